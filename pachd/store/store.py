@@ -102,8 +102,8 @@ class Txn(Snapshot):
 class Store:
     """An opened data folder. Make one with `Store.open`; `close()` it, or use it as a context manager.
 
-    `version` grows with every committed write of this process. `shared` holds what the modules of the store keep for all
-    transactions (caches of things that never change, open packs); what has a `close()` is closed with the store.
+    `version` grows with every committed write of this process. `shared` holds what the modules of the store keep for
+    all transactions (caches of things that never change, open packs); what has a `close()` is closed with the store.
     """
 
     def __init__(self, path: str, lock_fd: int, writer: sqlite3.Connection) -> None:
@@ -246,7 +246,7 @@ class Store:
         db.close()
 
     def subscribe(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Call `callback()` after every committed write, in the writer's thread (so be quick). Returns the way to stop it."""
+        """Call `callback()` after every committed write, in the writer's thread (be quick). Returns how to stop it."""
         self._subscribers.append(callback)
 
         def unsubscribe() -> None:

@@ -1,0 +1,97 @@
+"""Content-addressed pages: the rows that trees of paths are made of.
+
+A page never changes, so any number of readers share one cache. Pages made by a writer, or made to look at an open
+commit, stay in the `Pages` object until `flush` writes those that a root reaches.
+"""
+
+import hashlib
+import sqlite3
+import threading
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+
+from pachd.store.store import Snapshot, Store, StoreError
+
+PAGE_SCHEMA = "CREATE TABLE IF NOT EXISTS page (id BLOB PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;"
+
+_CACHED_PAGES = 4000
+
+Page = tuple[int, tuple[Any, ...]]
+"""(level, entries): level 0 is a leaf; see `pachd.store.tree` for the entries."""
+
+
+class _Cache:
+    def __init__(self) -> None:
+        self.pages: dict[bytes, Page] = {}
+        self.lock = threading.Lock()
+
+    def add(self, page_id: bytes, page: Page) -> None:
+        with self.lock:
+            if len(self.pages) >= _CACHED_PAGES:
+                for old in list(self.pages)[: _CACHED_PAGES // 4]:
+                    del self.pages[old]
+            self.pages[page_id] = page
+
+
+def _cache(store: Store) -> _Cache:
+    cache = store.shared.get("pages")
+    if cache is None:
+        cache = store.shared.setdefault("pages", _Cache())
+    return cache  # type: ignore[no-any-return]
+
+
+class Pages:
+    """The pages that one transaction sees: those in the database, and new ones that are not there yet."""
+
+    def __init__(self, txn: Snapshot, base: "Pages | None" = None) -> None:
+        """`base`: start with another object's new pages, without changing that object."""
+        self.new: dict[bytes, Page] = dict(base.new) if base else {}
+        self._db: sqlite3.Connection = txn.db
+        self._cache = _cache(txn.store)
+
+    def get(self, page_id: bytes) -> Page:
+        """The page of this ID. Raises StoreError if the database does not have it (a damaged store)."""
+        page = self._cache.pages.get(page_id) or self.new.get(page_id)
+        if page is None:
+            row = self._db.execute("SELECT data FROM page WHERE id=?", (page_id,)).fetchone()
+            if row is None:
+                raise StoreError(f"page {page_id.hex()} is missing from the store; run `pachd fsck` on its folder")
+            level, entries = msgpack.unpackb(row[0], use_list=False)
+            page = (level, entries)
+            self._cache.add(page_id, page)
+        return page
+
+    def put(self, level: int, entries: tuple[Any, ...]) -> bytes:
+        """Add a page; returns its ID."""
+        page_id = page_hash(pack(level, entries))
+        self.new[page_id] = (level, entries)
+        return page_id
+
+    def flush(self, root: bytes | None) -> None:
+        """Write the new pages that `root` reaches to the database, inside the caller's transaction; forget the
+        others."""
+        reached: dict[bytes, bytes] = {}
+        todo = [root] if root is not None else []
+        while todo:
+            page_id = todo.pop()
+            page = self.new.get(page_id)
+            if page is None or page_id in reached:
+                continue
+            level, entries = page
+            reached[page_id] = pack(level, entries)
+            if level:
+                todo += [entry[2] for entry in entries]
+        self._db.executemany("INSERT OR IGNORE INTO page VALUES (?,?)", sorted(reached.items()))
+        self.new.clear()
+
+
+def pack(level: int, entries: tuple[Any, ...]) -> bytes:
+    """The bytes a page is stored as."""
+    data: bytes = msgpack.packb((level, entries))
+    return data
+
+
+def page_hash(data: bytes) -> bytes:
+    """The ID of a page with these bytes."""
+    return hashlib.blake2b(data, digest_size=20).digest()
