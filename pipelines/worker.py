@@ -1,0 +1,146 @@
+"""The two things that pipeline code may ask over gRPC: the next datum, and a file of an earlier commit.
+
+A worker with `datumBatching` starts the code once and hands it datum after datum (Pachyderm's worker.proto). The few
+messages are written by hand here, so that a pipeline needs no Pachyderm client and no generated code.
+"""
+
+import asyncio
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
+from grpclib.encoding.base import CodecBase
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+
+from pipelines.layout import pfs
+
+
+class _Raw(CodecBase):
+    """Messages are bytes already."""
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        return bytes(message)
+
+    def decode(self, data: bytes, message_type: Any) -> bytes:
+        return data
+
+
+def each_datum(work: Callable[[], None]) -> None:
+    """Call `work` once for every datum that the worker hands out; returns when the worker has no more.
+
+    Before each call `/pfs` and the environment are those of the datum. An exception fails that datum alone: it is
+    reported to the worker, which decides on another try. The worker usually kills this process after the last datum.
+    """
+    port = os.environ.get("PPS_WORKER_GRPC_PORT")
+    if not port:
+        raise SystemExit("PPS_WORKER_GRPC_PORT is not set: batching needs a worker (transform.datumBatching)")
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    channel = loop.run_until_complete(_channel("127.0.0.1", int(port)))
+    next_datum = UnaryUnaryMethod(channel, "/pachyderm.worker.Worker/NextDatum", bytes, bytes)
+    error = ""
+    try:
+        while True:
+            try:
+                reply = loop.run_until_complete(next_datum(_text(1, error) if error else b""))
+            except (GRPCError, StreamTerminatedError, OSError) as e:
+                print(f"no more datums: {e}", file=sys.stderr)
+                return
+            _set_environment([value.decode() for number, value in _fields(reply) if number == 1])
+            try:
+                work()
+                error = ""
+            except Exception as e:
+                traceback.print_exc()
+                error = f"{type(e).__name__}: {e}"
+            sys.stdout.flush()
+            sys.stderr.flush()
+    finally:
+        channel.close()
+
+
+def read_file(repo: str, commit: str, path: str, project: str | None = None) -> bytes:
+    """Read one file of any commit from the pachd that this worker belongs to.
+
+    :param commit: a commit ID, with ancestry if wanted (`<id>^` is its parent).
+    :raises OSError: no pachd is named in the environment, or it cannot be reached.
+    :raises GRPCError: it answered with an error, such as NOT_FOUND.
+    """
+    host, port = os.environ.get("PACHD_PEER_SERVICE_HOST"), os.environ.get("PACHD_PEER_SERVICE_PORT")
+    if not host or not port:
+        raise OSError("PACHD_PEER_SERVICE_HOST and _PORT are not set")
+    project = project or os.environ.get("PPS_PROJECT_NAME") or "default"
+    repo_message = _text(1, repo) + _text(2, "user") + _message(3, _text(1, project))
+    file = _message(1, _message(3, repo_message) + _text(2, commit)) + _text(2, path)
+
+    async def read() -> bytes:
+        channel = await _channel(host, int(port))
+        try:
+            method = UnaryStreamMethod(channel, "/pfs_v2.API/GetFile", bytes, bytes)
+            replies = await method(_message(1, file), timeout=60)
+            return b"".join(value for reply in replies for number, value in _fields(reply) if number == 1)
+        finally:
+            channel.close()
+
+    return asyncio.run(read())
+
+
+async def _channel(host: str, port: int) -> Channel:
+    return Channel(host, port, codec=_Raw())
+
+
+def _set_environment(pairs: list[str]) -> None:
+    if not pairs:  # some workers leave it in a file only
+        dotenv = pfs() / ".env"
+        pairs = dotenv.read_text().splitlines() if dotenv.exists() else []
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if equals:
+            os.environ[name] = value
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _message(field: int, value: bytes) -> bytes:
+    """A field of wire type 2: text, bytes or a message inside a message."""
+    return _varint(field << 3 | 2) + _varint(len(value)) + value
+
+
+def _text(field: int, value: str) -> bytes:
+    return _message(field, value.encode())
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The fields of a message whose fields are all of wire type 2."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        number = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            number |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return number
+
+    while at < len(data):
+        key = varint()
+        if key & 7 != 2:
+            raise ValueError(f"unexpected wire type {key & 7} in a reply")
+        size = varint()
+        yield key >> 3, data[at : at + size]
+        at += size
