@@ -22,6 +22,7 @@ from h2.settings import SettingCodes
 MAX_MESSAGE = 64 << 20  # bytes; Pachyderm's clients send up to 19 MiB, its servers accept 20
 WINDOW = 32 << 20  # bytes in flight per stream and per connection
 MAX_FRAME = 1 << 20  # bytes; larger frames mean fewer Python calls per megabyte
+MAX_STREAMS = 10_000  # calls at once on one connection; a waiting one costs little
 BATCH = 256 << 10  # bytes: what a batching sender collects before it writes
 
 CONFIG = Configuration(http2_connection_window_size=WINDOW, http2_stream_window_size=WINDOW)
@@ -51,7 +52,9 @@ def tune(protocol: H2Protocol) -> H2Protocol:
     def connection_made(transport: Any) -> None:
         made(transport)
         h2 = protocol.connection._connection
-        h2.update_settings({SettingCodes.MAX_FRAME_SIZE: MAX_FRAME})
+        h2.update_settings(
+            {SettingCodes.MAX_FRAME_SIZE: MAX_FRAME, SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS}
+        )
         protocol.connection.flush()
 
     protocol.connection_made = connection_made  # type: ignore[method-assign]

@@ -1,0 +1,111 @@
+"""What all handlers share: the store, the threads that run the synchronous core, and the news that something was written."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from pachd.pfs import writing
+from pachd.store import Snapshot, Store, Txn
+
+READERS = 4  # threads; the interpreter's lock makes more of them useless
+INGESTERS = 2  # threads that take in the bytes of ModifyFile streams
+
+T = TypeVar("T")
+
+
+class Context:
+    """One per server, made on its event loop.
+
+    :param store: the opened data folder.
+    :param deployment_id: constant over the life of the data folder; clients compare it with their configuration.
+    :param engine: the pipeline engine, or None where pachd runs without one.
+    """
+
+    def __init__(self, store: Store, deployment_id: str, engine: Any = None) -> None:
+        self.store = store
+        self.deployment_id = deployment_id
+        self.engine = engine
+        self._loop = asyncio.get_running_loop()
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._ingest = ThreadPoolExecutor(INGESTERS, thread_name_prefix="ingest")
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._unsubscribe = store.subscribe(self._written)
+
+    def close(self) -> None:
+        """Wait for what the threads still do, then let go of the store."""
+        self._unsubscribe()
+        for pool in (self._readers, self._ingest, self._writer):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    async def read(self, fn: Callable[[Snapshot], T]) -> T:
+        """Run `fn(snapshot)` in a reader thread and return its result."""
+
+        def run() -> T:
+            with self.store.read() as snapshot:
+                return fn(snapshot)
+
+        return await self._loop.run_in_executor(self._readers, run)
+
+    async def write(self, fn: Callable[[Txn], T]) -> T:
+        """Run `fn(txn)` in the writer thread; what it wrote is durable when this returns, or undone if it raised."""
+
+        def run() -> T:
+            with writing(self.store) as txn:
+                return fn(txn)
+
+        return await self._loop.run_in_executor(self._writer, run)
+
+    async def ingest(self, fn: Callable[[], T]) -> T:
+        """Run `fn()`, which stores bytes outside of any transaction, in a thread of its own kind."""
+        return await self._loop.run_in_executor(self._ingest, fn)
+
+    async def pull(self, iterator: Iterator[T]) -> T | None:
+        """Return the next item of an iterator of the core, computed in a reader thread; None at its end."""
+        return await self._loop.run_in_executor(self._readers, next, iterator, None)
+
+    def finish(self, iterator: Iterator[Any]) -> None:
+        """Close a generator of the core in a reader thread, after whatever it still does there."""
+
+        def close() -> None:
+            closing = getattr(iterator, "close", None)
+            if closing is not None:
+                try:
+                    closing()
+                except ValueError:  # it is running in another reader thread: its own call to next() was not awaited
+                    self._readers.submit(close)
+
+        try:
+            self._readers.submit(close)
+        except RuntimeError:  # the server is stopping, the pool is gone
+            close()
+
+    @property
+    def version(self) -> int:
+        """Grows with every committed write."""
+        return self.store.version
+
+    async def newer(self, version: int) -> None:
+        """Wait until something was written after `version`. Take the version before reading, then nothing is missed."""
+        while self.store.version <= version:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._waiting.add(waiter)
+            if self.store.version > version:
+                self._waiting.discard(waiter)
+                return
+            try:
+                await waiter
+            finally:
+                self._waiting.discard(waiter)
+
+    def _written(self) -> None:
+        # in the writer's thread
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, set()
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)

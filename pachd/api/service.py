@@ -1,0 +1,250 @@
+"""How a gRPC service is written down: one class per service, one method per RPC.
+
+    class API(Service):
+        name = "pfs_v2.API"
+
+        @read
+        def InspectRepo(self, snapshot, request, call): return repo_info          # a message
+        @read
+        def ListRepo(self, snapshot, request, call): yield repo_info               # messages, or bytes already framed
+        @write(transactional="create_repo")
+        def CreateRepo(self, txn, request, call): ...                              # None: an empty reply
+        async def SubscribeCommit(self, call): ...                                 # everything by hand
+
+`read` and `write` methods belong to the synchronous core's side: they run in threads, a reader in one snapshot, a writer in
+one durable transaction, and may raise any error of `pachd.errors`. A plain coroutine has the `Call` for itself; waits and
+subscriptions are such coroutines, as a waiting client must not cost a thread.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import chain
+from typing import Any
+
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.server import Stream
+
+from pachd import wire
+from pachd.api.context import Context
+from pachd.api.errors import to_grpc
+from pachd.api.validate import validate
+from pachd.store import Snapshot, Txn
+
+log = logging.getLogger(__name__)
+
+FIRST_BATCH = 16 << 10  # bytes; the first entries of a listing should not wait for many others
+CARDINALITY = {(c.client_streaming, c.server_streaming): c for c in Cardinality}
+
+ReadMethod = Callable[[Any, Snapshot, Any, "Call"], Any]
+WriteMethod = Callable[[Any, Txn, Any, "Call"], Any]
+
+
+class Read:
+    """A method that reads; made by `@read`."""
+
+    def __init__(self, fn: ReadMethod) -> None:
+        self.fn = fn
+
+
+class Write:
+    """A method that writes; made by `@write`. `transactional`: its field in a TransactionRequest, if it has one."""
+
+    def __init__(self, fn: WriteMethod, transactional: str = "") -> None:
+        self.fn = fn
+        self.transactional = transactional
+
+
+def read(fn: ReadMethod) -> Read:
+    """Mark `fn(self, snapshot, request, call)`: a reply, or an iterator of replies where the RPC streams."""
+    return Read(fn)
+
+
+def write(transactional: str = "") -> Callable[[WriteMethod], Write]:
+    """Mark `fn(self, txn, request, call)`: a reply or None.
+
+    :param transactional: with this name of a field of TransactionRequest, a call that carries a `pach-transaction` is
+        appended to that transaction instead of being executed.
+    """
+
+    def mark(fn: WriteMethod) -> Write:
+        return Write(fn, transactional)
+
+    return mark
+
+
+class Call:
+    """One call that a client made.
+
+    `metadata` is what it sent besides; `user_agent` who it says it is; `context` the server's store and threads.
+    """
+
+    def __init__(self, context: Context, stream: "Stream[Any, Any]", method: MethodDescriptor) -> None:
+        self.context = context
+        self.method = f"/{method.containing_service.full_name}/{method.name}"
+        self.metadata: dict[str, str] = {k: v for k, v in (stream.metadata or {}).items() if isinstance(v, str)}
+        self.user_agent = stream.user_agent or ""
+        self.request_type = message_factory.GetMessageClass(method.input_type)
+        self.reply_type = message_factory.GetMessageClass(method.output_type)
+        self._streams = method.client_streaming or method.server_streaming
+        self._stream = stream
+        self._receiver = wire.Receiver(stream._stream, gunzip=True)
+        self._replied = False
+
+    @property
+    def transaction(self) -> str:
+        """ID of the transaction that this call belongs to, or "". Clients really send an empty one."""
+        return self.metadata.get("pach-transaction", "")
+
+    @property
+    def old_client(self) -> bool:
+        """python-pachyderm 7.6 expects `commit.branch` in answers; every other client expects it empty."""
+        return self.user_agent.startswith("python-pachyderm")
+
+    async def request(self) -> Any:
+        """Return the one request of a unary call; a call without any is one with an empty message.
+
+        :raises GRPCError: the bytes are no such message, or a required field is missing.
+        """
+        batch = await self._receiver.batch()
+        return self.parse(batch[0] if batch else b"")
+
+    def parse(self, data: bytes) -> Any:
+        """Return a request from its bytes; errors as for `request`."""
+        request = self.request_type.FromString(data)
+        validate(request, self._streams)
+        return request
+
+    async def batches(self) -> AsyncIterator[list[bytes]]:
+        """Iterate over the requests of a streaming client: lists of encoded messages, as they arrive."""
+        while batch := await self._receiver.batch():
+            yield batch
+
+    async def reply(self, message: Message) -> None:
+        """Send one reply."""
+        await self.send(wire.frame(message.SerializeToString()))
+
+    async def send(self, framed: bytes) -> None:
+        """Send replies that are already encoded and framed (see `pachd.wire`)."""
+        if not self._replied:
+            self._replied = True
+            await self._stream.send_initial_metadata()
+        await wire.send(self._stream._stream, framed)
+        self._stream._send_message_done = True
+
+    async def send_all(self, make: Callable[[Snapshot], Iterator[Message | bytes]]) -> None:
+        """Stream what an iterator of the core gives, in batches, one batch ahead of the network."""
+        context = self.context
+
+        def batches() -> Iterator[bytes]:
+            with context.store.read() as snapshot:
+                yield from _batched(make(snapshot))
+
+        iterator = batches()
+        upcoming = asyncio.ensure_future(context.pull(iterator))
+        try:
+            while (data := await upcoming) is not None:
+                upcoming = asyncio.ensure_future(context.pull(iterator))
+                await self.send(data)
+        finally:
+            if not upcoming.done():
+                upcoming.cancel()
+            elif not upcoming.cancelled():
+                upcoming.exception()  # it was raised above, or nobody is left to care
+            context.finish(iterator)
+
+
+def _batched(items: Iterator[Message | bytes]) -> Iterator[bytes]:
+    parts: list[bytes] = []
+    size, limit = 0, FIRST_BATCH
+    for item in items:
+        data = item if isinstance(item, bytes) else wire.frame(item.SerializeToString())
+        parts.append(data)
+        size += len(data)
+        if size >= limit:
+            yield b"".join(parts)
+            parts, size, limit = [], 0, wire.BATCH
+    if parts:
+        yield b"".join(parts)
+
+
+class Service:
+    """Base of all services. `name` is the full name of the gRPC service."""
+
+    name = ""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """Return the handlers of this service's RPCs by path; those that the class does not have are left out."""
+        service = descriptor_pool.Default().FindServiceByName(self.name)
+        mapping = {}
+        for method in service.methods:
+            implementation = getattr(self, method.name, None)
+            if implementation is not None:
+                mapping[f"/{self.name}/{method.name}"] = Handler(
+                    self._handler(method, implementation),
+                    CARDINALITY[method.client_streaming, method.server_streaming],
+                    message_factory.GetMessageClass(method.input_type),
+                    message_factory.GetMessageClass(method.output_type),
+                )
+        return mapping
+
+    def _handler(self, method: MethodDescriptor, implementation: Any) -> Callable[["Stream[Any, Any]"], Any]:
+        context = self.context
+
+        async def handle(stream: "Stream[Any, Any]") -> None:
+            call = Call(context, stream, method)
+            try:
+                if isinstance(implementation, Read):
+                    await self._read(call, implementation, method.server_streaming)
+                elif isinstance(implementation, Write):
+                    await self._write(call, implementation, method.server_streaming)
+                else:
+                    await implementation(call)
+            except (TimeoutError, StreamTerminatedError):
+                raise  # the client is gone, or its deadline is over: grpclib's own
+            except Exception as error:
+                raise to_grpc(error, call.method) from None
+
+        return handle
+
+    async def _read(self, call: Call, implementation: Read, streams: bool) -> None:
+        request = await call.request()
+        if not streams:
+            await call.reply(await self.context.read(lambda s: implementation.fn(self, s, request, call)))
+            return
+        await call.send_all(lambda s: implementation.fn(self, s, request, call))
+
+    async def _write(self, call: Call, implementation: Write, streams: bool) -> None:
+        request = await call.request()
+        if implementation.transactional and call.transaction:
+            from pachd.api.transaction import append
+
+            response = await self.context.write(
+                lambda txn: append(txn, call.transaction, implementation.transactional, request)
+            )
+            reply = response.commit if call.reply_type is type(response.commit) else None
+        else:
+            reply = await self.context.write(lambda txn: implementation.fn(self, txn, request, call))
+        if streams:
+            await call.send(wire.frames(chain(reply or ())))
+        else:
+            await call.reply(reply if reply is not None else call.reply_type())
+
+
+def unimplemented(path: str) -> Handler:
+    """Return the handler of an RPC that this server does not have."""
+
+    async def handle(stream: "Stream[Any, Any]") -> None:
+        service, _, method = path.strip("/").rpartition("/")
+        raise GRPCError(
+            Status.UNIMPLEMENTED, f"{method} of the service {service or '?'} is not available in this pachd"
+        )
+
+    return Handler(handle, Cardinality.STREAM_STREAM, bytes, bytes)
