@@ -1,0 +1,1 @@
+"""Pachyderm repos as source and target storages of stock Label Studio: a Django app, no fork."""
