@@ -36,6 +36,9 @@ _ANNOTATION = (
     *("updated_at", "draft_created_at", "lead_time", "prediction", "result_count", "unique_id", "import_id"),
     *("last_action", "bulk_created", "parent_prediction_id", "parent_annotation_id"),
 )
+# Foreign keys under the names that exports give them.
+_KEYS = ("task_id", "completed_by_id", "updated_by_id", "parent_prediction_id", "parent_annotation_id")
+_EXPORTED = {name: name.removesuffix("_id") for name in _KEYS}
 
 
 class Outcome(NamedTuple):
@@ -162,7 +165,7 @@ class _Batch:
         )
 
     def _annotation(self, row: dict[str, Any]) -> dict[str, Any]:
-        body = {name.removesuffix("_id") if name != "import_id" else name: value for name, value in row.items()}
+        body = {_EXPORTED.get(name, name): value for name, value in row.items()}
         body["completed_by"] = self.people.get(row["completed_by_id"])
         body["project"] = self.storage.project_id
         body["unique_id"] = str(row["unique_id"]) if row["unique_id"] else None

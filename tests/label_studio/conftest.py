@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import os
 import shutil
@@ -183,10 +182,7 @@ def repos(folder: Folder, request: pytest.FixtureRequest) -> tuple[str, str]:
 def eventually(check: Any, seconds: float = 10.0) -> Any:
     """Call until it is true; its value."""
     end = time.monotonic() + seconds
-    while True:
-        with contextlib.suppress(AssertionError if time.monotonic() < end else ZeroDivisionError):
-            value = check()
-            if value:
-                return value
+    while not (value := check()):
         assert time.monotonic() < end, f"not true within {seconds} s"
         time.sleep(0.02)
+    return value
