@@ -325,8 +325,11 @@ class ContentWriter:
         self._pinned = []
 
 
-def join(txn: Txn, writer: ContentWriter, parts: list[Content]) -> Content:
-    """One file of several laid end to end, with the hash that its bytes have. Small pieces are written anew, as one."""
+def join(txn: Snapshot, writer: ContentWriter | None, parts: list[Content]) -> Content:
+    """One file of several laid end to end, with the hash that its bytes have.
+
+    Small pieces are written anew, as one; without a `writer` they stay where they are.
+    """
     parts = [part for part in parts if part.size]
     if not parts:
         return NO_CONTENT
@@ -335,7 +338,8 @@ def join(txn: Txn, writer: ContentWriter, parts: list[Content]) -> Content:
     size = sum(part.size for part in parts)
     if size <= ROW_LIMIT:
         data = b"".join(read_all(txn, part.refs) for part in parts)
-        return Content(size, content_hash(data), writer.add(data), b"")
+        where = writer.add(data) if writer else tuple(ref for part in parts for ref in part.refs)
+        return Content(size, content_hash(data), where, b"")
     first = parts[0]
     whole = first.size // BLOCK  # blocks of the first file that stay as they are
     hasher = BlockHasher(first.blocks[: whole * 32] if first.blocks else _only_block(txn, first, whole))
@@ -343,7 +347,7 @@ def join(txn: Txn, writer: ContentWriter, parts: list[Content]) -> Content:
     for piece in read(txn, refs, whole * BLOCK):
         hasher.update(piece)
     digest, blocks = hasher.finish()
-    return Content(size, digest, _compact(txn, writer, refs), blocks)
+    return Content(size, digest, _compact(txn, writer, refs) if writer else refs, blocks)
 
 
 def _only_block(txn: Snapshot, content: Content, whole: int) -> bytes:

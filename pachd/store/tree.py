@@ -156,6 +156,33 @@ class Tree:
             return leaf[0]
         return None
 
+    def successors(self, keys: Sequence[str]) -> Iterator[str | None]:
+        """For each of the sorted keys: the first key in the tree that is not smaller."""
+        at = 0
+        for leaf in self._leaf_pages(keys):
+            last = leaf[-1][0]
+            while at < len(keys) and keys[at] <= last:
+                yield leaf[bisect_left(leaf, keys[at], key=_key)][0]
+                at += 1
+        yield from [None] * (len(keys) - at)
+
+    def _leaf_pages(self, keys: Sequence[str]) -> Iterator[Sequence[Entry]]:
+        """The leaves in which the successors of sorted keys are."""
+
+        def visit(page_id: bytes, start: int) -> Iterator[Sequence[Entry]]:
+            level, entries = self.pages.get(page_id)
+            if level == 0:
+                yield entries
+                return
+            for child in entries:
+                stop = bisect_right(keys, child[1], start)
+                if stop > start:
+                    yield from visit(child[2], start)
+                    start = stop
+
+        if self.root is not None and keys:
+            yield from visit(self.root, 0)
+
     def total(self, low: str = "", high: str | None = None) -> Total:
         """The sum over low <= key < high, in O(log n)."""
         return self._total(self.root, low, high) if self.root is not None else NOTHING
