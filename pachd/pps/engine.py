@@ -1,0 +1,204 @@
+"""The engine: sees which jobs can run and runs them, one at a time per pipeline, in the order of their commits."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from pachd.errors import NotFound, PachError
+from pachd.pfs import commits, propagate, writing
+from pachd.pps import batching, jobs, logs, pipelines, sandbox
+from pachd.pps.run import Run
+from pachd.proto import pps_pb2
+from pachd.store import Snapshot, Store
+
+log = logging.getLogger(__name__)
+_RETRY = 5.0  # seconds until a job whose end could not be recorded is tried again
+
+if jobs.on_new_commits not in propagate.on_new_commits:
+    propagate.on_new_commits.append(jobs.on_new_commits)
+
+
+class Engine:
+    """Runs pipelines of one store.
+
+    ``address`` is where pachd listens (told to the user's code); ``worker_service`` starts the gRPC service of a
+    long-lived worker, None where there is none.
+    """
+
+    def __init__(
+        self, store: Store, address: str = "127.0.0.1:30650", worker_service: batching.Serve | None = None
+    ) -> None:
+        self.store = store
+        self.worker_service = worker_service
+        self.work = Path(store.path) / "work"
+        host, _, port = address.rpartition(":")
+        self._env = {**sandbox.host_environment(), "PACHD_PEER_SERVICE_HOST": host, "PACHD_PEER_SERVICE_PORT": port}
+        self._wake = threading.Event()
+        self._stopping = False
+        self._lock = threading.Lock()
+        self._runs: dict[int, Run] = {}  # by pipeline
+        self._thread: threading.Thread | None = None
+        self._unsubscribe: Callable[[], None] | None = None
+
+    def start(self) -> None:
+        """Begin; jobs that a crash interrupted go on where their last flush left them."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        self.work.mkdir(parents=True, exist_ok=True)
+        self._unsubscribe = self.store.subscribe(self._wake.set)
+        self._wake.set()
+        self._thread = threading.Thread(target=self._loop, name="scheduler", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Stop scheduling and the workers; running jobs go on at the next start."""
+        self._stopping = True
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout)
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            run.cancel()
+        for run in runs:
+            run.join(timeout)
+
+    def workers(self, job: pps_pb2.Job) -> list[pps_pb2.WorkerStatus]:
+        """What the workers of a running job do now."""
+        run = self._find(job)
+        return run.status() if run else []
+
+    def restart_datum(self, job: pps_pb2.Job, filters: list[str]) -> None:
+        """Begin running datums anew; PachError when none matches."""
+        run = self._find(job)
+        if run is None or not run.restart(filters):
+            raise PachError(f"datum matching filter [{' '.join(filters)}] could not be found for job ID {job.id}")
+
+    def _find(self, job: pps_pb2.Job) -> Run | None:
+        project = job.pipeline.project.name or "default"
+        with self._lock:
+            for run in self._runs.values():
+                mine = run.job
+                if (mine.id, mine.pipeline.name, mine.pipeline.project.name) == (job.id, job.pipeline.name, project):
+                    return run
+        return None
+
+    def _loop(self) -> None:
+        while True:
+            self._wake.wait()
+            if self._stopping:
+                return
+            self._wake.clear()
+            try:
+                self._schedule()
+            except Exception:
+                log.exception("scheduling failed; trying again in %s seconds", _RETRY)
+                timer = threading.Timer(_RETRY, self._wake.set)
+                timer.daemon = True
+                timer.start()
+
+    def _schedule(self) -> None:
+        self._reap()
+        with self.store.read() as snapshot:
+            rows = snapshot.db.execute(
+                "SELECT MIN(j.pk) AS pk, j.pipeline FROM pps_jobs j WHERE j.finished=0 GROUP BY j.pipeline"
+            ).fetchall()
+            first = {row["pipeline"]: row["pk"] for row in rows}
+            states = snapshot.db.execute(
+                "SELECT p.*, v.info FROM pps_pipelines p JOIN pps_versions v ON v.pipeline=p.pk "
+                "AND v.version=p.version WHERE p.state IN (?,?,?) AND p.stopped=0",
+                (pipelines.STARTING, pipelines.RUNNING, pipelines.STANDBY),
+            ).fetchall()
+            ready = {pk: self._readiness(snapshot, pk) for pipeline, pk in first.items() if not self._busy(pipeline)}
+        for row in states:
+            self._pipeline_state(row, first)
+        for pipeline, pk in first.items():
+            if pk in ready and not self._stopping:
+                self._advance(pipeline, pk, *ready[pk])
+
+    def _reap(self) -> None:
+        """Cancel runs whose job was ended or deleted by somebody, forget runs that are over."""
+        with self._lock:
+            runs = dict(self._runs)
+        for pipeline, run in runs.items():
+            if not run.alive():
+                with self._lock:
+                    self._runs.pop(pipeline, None)
+                continue
+            with self.store.read() as snapshot:
+                row = jobs.find_pk(snapshot, run.pk)
+            if row is None or row["state"] in jobs.TERMINAL:
+                run.cancel()
+
+    def _busy(self, pipeline: int) -> bool:
+        with self._lock:
+            return pipeline in self._runs
+
+    def _readiness(self, txn: Snapshot, pk: int) -> tuple[str, list[str]]:
+        """('ready', []), ('waiting', []) or ('failed', names of the inputs that failed)."""
+        row = jobs.find_pk(txn, pk)
+        if row is None:
+            return "waiting", []
+        info = pps_pb2.PipelineInfo.FromString(row["info"])
+        try:
+            inputs = list(jobs.input_commits(txn, info, row["id"]).values())
+        except NotFound:
+            return "waiting", []
+        found = [commits.commit_info(txn, commit) for commit in inputs]
+        if any(not commit.HasField("finished") for commit in found):
+            return ("waiting" if row["state"] == jobs.STARTING else "starting"), []
+        failed = [commit.commit.repo.name for commit in found if commit.error]
+        return ("failed", list(dict.fromkeys(failed))) if failed else ("ready", [])
+
+    def _advance(self, pipeline: int, pk: int, state: str, failed: list[str]) -> None:
+        if state == "starting":
+            with writing(self.store) as txn:
+                txn.db.execute("UPDATE pps_jobs SET state=? WHERE pk=? AND state=?", (jobs.STARTING, pk, jobs.CREATED))
+        elif state == "failed":
+            with writing(self.store) as txn:
+                row = jobs.find_pk(txn, pk)
+                if row is not None:
+                    jobs.finish(
+                        txn,
+                        row,
+                        jobs.UNRUNNABLE,
+                        "unrunnable because the following upstream pipelines failed: " + ", ".join(failed),
+                    )
+        elif state == "ready":
+            run = Run(self.store, pk, self.work, self._env, self.worker_service, self._wake.set)
+            with self._lock:
+                self._runs[pipeline] = run
+            run.start()
+
+    def _pipeline_state(self, row: sqlite3.Row, first: dict[int, int]) -> None:
+        """STARTING becomes RUNNING, or FAILURE with the reason why it cannot run."""
+        info = pps_pb2.PipelineInfo.FromString(row["info"])
+        wanted, reason = pipelines.RUNNING, ""
+        if info.details.HasField("spout"):
+            wanted, reason = pipelines.FAILURE, "this pachd cannot run spouts"
+        elif not info.details.transform.cmd:
+            wanted, reason = pipelines.FAILURE, "nothing to run: no transform.cmd"
+        elif info.details.autoscaling and row["pk"] not in first:
+            wanted = pipelines.STANDBY
+        if wanted == row["state"]:
+            return
+        with writing(self.store) as txn:
+            pipelines.set_state(txn, row["pk"], wanted, reason)
+            if wanted == pipelines.FAILURE:
+                jobs.stop_all(txn, row["pk"], "job stopped")
+
+
+def remove_logs(store: Store) -> None:
+    """Remove the logs of pipelines that are gone."""
+    with store.read() as snapshot:
+        kept = {str(row["pk"]) for row in snapshot.db.execute("SELECT pk FROM pps_pipelines")}
+    folder = logs.folder(store.path)
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.name not in kept:
+            shutil.rmtree(entry, ignore_errors=True)

@@ -1,0 +1,137 @@
+"""What the code of pipelines prints: one file of JSON lines per job, kept with the data and bounded in size."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pachd.pps.datums import Datum
+from pachd.store import system
+
+MAX_DATUM = 1 << 20  # bytes of output kept per try of a datum
+MAX_JOB = 256 << 20  # bytes kept per job
+_FLUSH = 64 << 10  # bytes
+
+
+def folder(data: str) -> Path:
+    """Where all logs of a data folder are."""
+    return Path(data) / "logs"
+
+
+def path(data: str, pipeline: int, job: str) -> Path:
+    """The log of one job."""
+    return folder(data) / str(pipeline) / f"{job}.jsonl"
+
+
+def remove_pipeline(data: str, pipeline: int) -> None:
+    """Forget the logs of a pipeline that is gone."""
+    shutil.rmtree(folder(data) / str(pipeline), ignore_errors=True)
+
+
+class JobLog:
+    """The log of a running job; its methods may be called by several workers at once."""
+
+    def __init__(self, where: Path) -> None:
+        where.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(where, "ab", buffering=_FLUSH)
+        self._size = self._file.tell()
+        self._lock = threading.Lock()
+        self._full = False
+
+    def write(self, text: str, datum: Datum | None, worker: str, user: bool = True) -> None:
+        """Add one line, printed now by the user's code (``user``) or by the worker about it."""
+        value: dict[str, Any] = {"ts": system.now_ns(), "m": text, "w": worker}
+        if datum is not None:
+            value["d"] = datum.id
+            if len(datum.files) <= 16:  # of a datum of thousands of files nobody reads the list in every line
+                value["f"] = [[file.path, file.hash.hex()] for file in datum.files]
+        if user:
+            value["u"] = 1
+        data = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+        with self._lock:
+            if self._full or self._file.closed:
+                return
+            if self._size + len(data) > MAX_JOB:
+                self._full = True
+                data = (
+                    json.dumps(
+                        {
+                            "ts": value["ts"],
+                            "m": f"the log of this job ends here: it reached {MAX_JOB >> 20} MiB",
+                            "w": worker,
+                        }
+                    ).encode()
+                    + b"\n"
+                )
+            self._size += len(data)
+            self._file.write(data)
+
+    def flush(self) -> None:
+        """Let readers see what was written."""
+        with self._lock:
+            if not self._file.closed:
+                self._file.flush()
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+
+class DatumOutput:
+    """A sink for the lines of one try of a datum: bounded, decoded."""
+
+    def __init__(self, log: JobLog, datum: Datum | None, worker: str) -> None:
+        self._log, self._datum, self._worker = log, datum, worker
+        self._left = MAX_DATUM
+
+    def __call__(self, line: bytes) -> None:
+        if self._left <= 0:
+            return
+        self._left -= len(line) + 1
+        self._log.write(line.decode(errors="replace"), self._datum, self._worker)
+        if self._left <= 0:
+            self._log.write(
+                f"further output of this datum is not kept: it reached {MAX_DATUM >> 20} MiB",
+                self._datum,
+                self._worker,
+                user=False,
+            )
+
+
+def _matches(value: dict[str, Any], filters: Sequence[str]) -> bool:
+    """Every filter names a path or a hash (hex or base64) of one of the datum's files."""
+    files = value.get("f", ())
+    for wanted in filters:
+        if not any(
+            wanted in (name, digest, base64.b64encode(bytes.fromhex(digest)).decode()) for name, digest in files
+        ):
+            return False
+    return True
+
+
+def read(
+    where: Path, offset: int = 0, datum: str = "", filters: Sequence[str] = (), since: int = 0
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Lines of a log from byte ``offset``: (offset after the line, the line).  An unfinished last line is left out."""
+    try:
+        file = open(where, "rb")
+    except FileNotFoundError:
+        return
+    with file:
+        file.seek(offset)
+        for data in file:
+            if not data.endswith(b"\n"):
+                return
+            offset += len(data)
+            try:
+                value = json.loads(data)
+            except ValueError:
+                continue  # torn by a crash
+            if (datum and value.get("d") != datum) or value["ts"] < since or (filters and not _matches(value, filters)):
+                continue
+            yield offset, value

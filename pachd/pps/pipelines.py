@@ -1,0 +1,382 @@
+"""Pipelines: creating, updating, stopping, starting, deleting and listing them.
+
+A pipeline P has the repos P, P.spec and P.meta.  Every version is an (empty) USER commit on P.spec@master; that commit,
+and every commit of an input, propagates to the output and meta branches, and each AUTO commit there is a job.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pachd.errors import AlreadyExists, NotFound, PachError
+from pachd.pfs import branches, commits, repos
+from pachd.pps import defaults, inputs, jobs, secrets, spec
+from pachd.proto import pps_pb2
+from pachd.store import Snapshot, Txn, system
+from pachd.types import Branch, Commit, Repo
+
+STARTING, RUNNING, FAILURE = pps_pb2.PIPELINE_STARTING, pps_pb2.PIPELINE_RUNNING, pps_pb2.PIPELINE_FAILURE
+PAUSED, STANDBY, CRASHING = pps_pb2.PIPELINE_PAUSED, pps_pb2.PIPELINE_STANDBY, pps_pb2.PIPELINE_CRASHING
+_USER = "unknown_username"  # who did it, while access control is off
+_SELECT = """SELECT p.*, v.info, v.spec_commit, v.updated, v.version AS shown FROM pps_pipelines p
+    JOIN pps_versions v ON v.pipeline = p.pk """
+
+
+def find(txn: Snapshot, pipeline: pps_pb2.Pipeline) -> sqlite3.Row:
+    """The row of a pipeline's current version; NotFound in Pachyderm's words."""
+    project = pipeline.project.name or "default"
+    row: sqlite3.Row | None = txn.db.execute(
+        _SELECT + "WHERE p.project=? AND p.name=? AND v.version=p.version", (project, pipeline.name)
+    ).fetchone()
+    if row is None:
+        name = f"{project}/{pipeline.name}"
+        raise NotFound(
+            f'pipeline was not inspected: couldn\'t find up to date spec for pipeline "{name}": '
+            f"pick commit tx: commit {name}.spec@ not found\nrepo {name}.spec not found\n"
+            f'pipeline "{name}" not found'
+        )
+    return row
+
+
+def exists(txn: Snapshot, repo: Repo) -> bool:
+    """Whether a repo (of any type) belongs to a pipeline."""
+    return (
+        txn.db.execute("SELECT 1 FROM pps_pipelines WHERE project=? AND name=?", (repo.project, repo.name)).fetchone()
+        is not None
+    )
+
+
+def info(txn: Snapshot, row: sqlite3.Row, details: bool = True, inspect: bool = False) -> pps_pb2.PipelineInfo:
+    """A pipeline's version as clients see it; ``inspect`` adds how many workers there are."""
+    found = pps_pb2.PipelineInfo.FromString(row["info"])
+    found.version, found.stopped, found.state, found.reason = (
+        row["shown"],
+        bool(row["stopped"]),
+        row["state"],
+        row["reason"],
+    )
+    found.parallelism = max(found.details.parallelism_spec.constant, 1)
+    commit = found.spec_commit
+    commit.id, commit.branch.name = row["spec_commit"], "master"
+    for repo in (commit.repo, commit.branch.repo):
+        repo.name, repo.type, repo.project.name = row["name"], "spec", row["project"]
+    last = txn.db.execute(
+        "SELECT state FROM pps_jobs WHERE pipeline=? ORDER BY pk DESC LIMIT 1", (row["pk"],)
+    ).fetchone()
+    if last is not None:
+        found.last_job_state = last["state"]
+    if not details:
+        found.ClearField("details")
+        return found
+    found.details.created_at.FromNanoseconds(row["created"])
+    found.details.updated_at.FromNanoseconds(row["updated"])
+    if row["state"] not in (PAUSED, STANDBY):
+        if row["workers_started"]:
+            found.details.workers_started_at.FromNanoseconds(row["workers_started"])
+        if inspect:
+            found.details.workers_requested = found.parallelism
+            if row["state"] == RUNNING:
+                found.details.workers_available = found.parallelism
+    if row["reason"]:
+        found.details.reason = row["reason"]
+    return found
+
+
+def inspect_pipeline(txn: Snapshot, pipeline: pps_pb2.Pipeline, details: bool) -> pps_pb2.PipelineInfo:
+    """One pipeline; NotFound."""
+    return info(txn, find(txn, pipeline), details, inspect=details)
+
+
+def list_pipelines(
+    txn: Snapshot,
+    projects: Sequence[str] = (),
+    pipeline: pps_pb2.Pipeline | None = None,
+    history: int = 0,
+    commit_set: str = "",
+) -> Iterator[pps_pb2.PipelineInfo]:
+    """Pipelines, newest first, each with ``history`` earlier versions (-1: all)."""
+    where = ["(?<0 OR v.version >= p.version - ?)"]
+    values: list[Any] = [history, history]
+    if pipeline is not None and pipeline.name:
+        where.append("p.project=? AND p.name=?")
+        values += [pipeline.project.name or "default", pipeline.name]
+    elif projects:
+        where.append(f"p.project IN ({','.join('?' * len(projects))})")
+        values += list(projects)
+    if commit_set:
+        where.append("EXISTS (SELECT 1 FROM pps_jobs j WHERE j.pipeline=p.pk AND j.version=v.version AND j.id=?)")
+        values.append(commit_set)
+    sql = _SELECT + f"WHERE {' AND '.join(where)} ORDER BY p.pk DESC, v.version DESC"
+    for row in txn.db.execute(sql, values).fetchall():
+        yield info(txn, row)
+
+
+def create_v2(txn: Txn, text: str, update: bool, reprocess: bool, dry_run: bool) -> str:
+    """CreatePipelineV2: a spec as JSON text.  Returns the effective spec as JSON text."""
+    user = spec.parse_json(text)
+    request, effective = _effective(txn, user)
+    request.update, request.reprocess, request.dry_run = update, reprocess, dry_run
+    _create(txn, request, text, effective)
+    return effective
+
+
+def create(txn: Txn, request: pps_pb2.CreatePipelineRequest) -> None:
+    """CreatePipeline: a spec as a message (python-pachyderm)."""
+    if not request.HasField("pipeline"):
+        raise PachError("request.Pipeline cannot be nil")
+    user = spec.from_message(request)
+    full, effective = _effective(txn, user)
+    full.update, full.reprocess, full.dry_run = request.update, request.reprocess, request.dry_run
+    _create(txn, full, json.dumps(user, separators=(",", ":"), sort_keys=True), effective)
+
+
+def _effective(txn: Snapshot, user: dict[str, object]) -> tuple[pps_pb2.CreatePipelineRequest, str]:
+    pipeline = user.get("pipeline")
+    project = pipeline.get("project") if isinstance(pipeline, dict) else None
+    name = project.get("name") if isinstance(project, dict) else None
+    return spec.effective(user, *defaults.layers(txn, str(name or "default")))
+
+
+def _create(txn: Txn, request: pps_pb2.CreatePipelineRequest, user_json: str, effective: str) -> None:
+    spec.validate_request(request)
+    pipeline = request.pipeline
+    details = spec.details_of(request)
+    spec.validate_details(pipeline, details)
+    old = txn.db.execute(
+        _SELECT + "WHERE p.project=? AND p.name=? AND v.version=p.version", (pipeline.project.name, pipeline.name)
+    ).fetchone()
+    if old is not None and not request.update:
+        raise AlreadyExists(f'pipeline "{pipeline.project.name}/{pipeline.name}" already exists')
+    out = Repo(pipeline.project.name, pipeline.name, "user")
+    if old is None and _repo_exists(txn, out):
+        raise PachError(
+            f'pipeline "{pipeline.name}" cannot be created because a repo with the same name already exists'
+        )
+    for secret in details.transform.secrets:
+        secrets.values(txn, secret.name)
+    _check_inputs(txn, details)
+    if request.dry_run:
+        return
+    stored = pps_pb2.PipelineInfo(
+        pipeline=pipeline,
+        type=spec.pipeline_type(request),
+        details=details,
+        user_spec_json=user_json,
+        effective_spec_json=effective,
+    )
+    salt = system.new_id()
+    if old is not None and not request.reprocess:
+        salt = pps_pb2.PipelineInfo.FromString(old["info"]).details.salt
+    stored.details.salt = request.salt or salt
+    if old is None:
+        _insert(txn, stored, out)
+    else:
+        _update(txn, stored, out, old)
+
+
+def _repo_exists(txn: Snapshot, repo: Repo) -> bool:
+    try:
+        repos.inspect_repo(txn, repo)
+    except NotFound:
+        return False
+    return True
+
+
+def _check_inputs(txn: Snapshot, details: pps_pb2.PipelineInfo.Details) -> None:
+    """Every input repo must exist, except those that the pipeline makes itself for its cron inputs."""
+    if not details.HasField("input"):
+        return
+    for part in inputs.walk(details.input):
+        if part.HasField("pfs"):
+            repos.inspect_repo(txn, Repo(part.pfs.project, part.pfs.repo, part.pfs.repo_type))
+
+
+def _spec_commit(txn: Txn, out: Repo) -> str:
+    branch = Branch(Repo(out.project, out.name, "spec"), "master")
+    commit = commits.start_commit(txn, branch)
+    commits.finish_commit(txn, commit, force=True)
+    return str(commit.id)
+
+
+def _insert(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo) -> None:
+    name = f"{out.project}/{out.name}"
+    repos.create_repo(txn, out, f"Output repo for pipeline {name}.")
+    repos.create_repo(txn, Repo(out.project, out.name, "spec"), f"Spec repo for pipeline {name}.")
+    if stored.type == pps_pb2.PipelineInfo.PIPELINE_TYPE_TRANSFORM:
+        repos.create_repo(txn, Repo(out.project, out.name, "meta"), f"Meta repo for pipeline {out.name}")
+    commit = _spec_commit(txn, out)
+    pk = txn.db.execute(
+        "INSERT INTO pps_pipelines (project, name, version, state, created) VALUES (?,?,1,?,?)",
+        (out.project, out.name, STARTING, txn.now),
+    ).lastrowid
+    txn.db.execute("INSERT INTO pps_versions VALUES (?,1,?,?,?)", (pk, commit, txn.now, stored.SerializeToString()))
+    _prepare_inputs(txn, stored)
+    _provenance(txn, stored, out, True)
+
+
+def _update(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, old: sqlite3.Row) -> None:
+    jobs.stop_all(txn, old["pk"], f"all jobs killed because pipeline was updated for user {_USER}")
+    commit = _spec_commit(txn, out)
+    version = old["version"] + 1
+    state = PAUSED if old["stopped"] else STARTING
+    txn.db.execute("UPDATE pps_pipelines SET version=?, state=?, reason='' WHERE pk=?", (version, state, old["pk"]))
+    txn.db.execute(
+        "INSERT INTO pps_versions VALUES (?,?,?,?,?)", (old["pk"], version, commit, txn.now, stored.SerializeToString())
+    )
+    _prepare_inputs(txn, stored)
+    if not old["stopped"]:
+        _provenance(txn, stored, out, True)
+
+
+def _prepare_inputs(txn: Txn, stored: pps_pb2.PipelineInfo) -> None:
+    """Make the repos of cron inputs and the branches of triggered ones."""
+    if not stored.details.HasField("input"):
+        return
+    pipeline = stored.pipeline
+    for part in inputs.walk(stored.details.input):
+        if part.HasField("cron"):
+            repo = Repo(part.cron.project, part.cron.repo, "user")
+            if not _repo_exists(txn, repo):
+                repos.create_repo(txn, repo, f"Cron tick repo for pipeline {pipeline.project.name}/{pipeline.name}.")
+        elif part.HasField("pfs") and part.pfs.HasField("trigger"):
+            branches.create_branch(
+                txn, Branch(Repo(part.pfs.project, part.pfs.repo, "user"), part.pfs.branch), triggers=part.pfs.trigger
+            )
+
+
+def _provenance(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, connected: bool) -> None:
+    """Connect the output and meta branches with the inputs and the spec, or cut them off."""
+    sources: list[Branch] = []
+    if connected:
+        for leg in inputs.legs(stored.details.input):
+            if leg.branch not in sources:
+                sources.append(leg.branch)
+        sources.append(Branch(Repo(out.project, out.name, "spec"), "master"))
+    kinds = ["user", "meta"] if stored.type == pps_pb2.PipelineInfo.PIPELINE_TYPE_TRANSFORM else ["user"]
+    for kind in kinds:
+        branch = Branch(Repo(out.project, out.name, kind), stored.details.output_branch)
+        branches.create_branch(txn, branch, provenance=sources)
+
+
+def stop_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline, must_exist: bool = True) -> None:
+    """Cut a pipeline off from its inputs and kill its jobs; a stopped one stays as it is."""
+    try:
+        row = find(txn, pipeline)
+    except NotFound:
+        if must_exist:
+            raise
+        return
+    if row["stopped"]:
+        return
+    txn.db.execute("UPDATE pps_pipelines SET stopped=1, state=? WHERE pk=?", (PAUSED, row["pk"]))
+    jobs.stop_all(txn, row["pk"], f"all jobs killed because pipeline was stopped for user {_USER}")
+    _provenance(txn, pps_pb2.PipelineInfo.FromString(row["info"]), Repo(row["project"], row["name"], "user"), False)
+
+
+def start_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline) -> None:
+    """Connect a stopped pipeline again; commits that came meanwhile make one job."""
+    row = find(txn, pipeline)
+    if not row["stopped"]:
+        return
+    txn.db.execute("UPDATE pps_pipelines SET stopped=0, state=?, reason='' WHERE pk=?", (STARTING, row["pk"]))
+    _provenance(txn, pps_pb2.PipelineInfo.FromString(row["info"]), Repo(row["project"], row["name"], "user"), True)
+
+
+def rerun_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline, reprocess: bool) -> None:
+    """Another version with the same spec."""
+    row = find(txn, pipeline)
+    stored = pps_pb2.PipelineInfo.FromString(row["info"])
+    if reprocess:
+        stored.details.salt = system.new_id()
+    _update(txn, stored, Repo(row["project"], row["name"], "user"), row)
+
+
+def delete_pipeline(
+    txn: Txn, pipeline: pps_pb2.Pipeline, force: bool = False, keep_repo: bool = False, must_exist: bool = True
+) -> None:
+    """Delete a pipeline with its jobs and repos; ``keep_repo`` leaves the output repo as a plain one."""
+    try:
+        row = find(txn, pipeline)
+    except NotFound as error:
+        if not must_exist:
+            return
+        raise NotFound(
+            f"error stopping pipeline {pipeline.project.name or 'default'}/{pipeline.name}: {error}"
+        ) from None
+    out = Repo(row["project"], row["name"], "user")
+    stored = pps_pb2.PipelineInfo.FromString(row["info"])
+    jobs.stop_all(txn, row["pk"], "pipeline deleted")
+    txn.db.execute("DELETE FROM pps_pipelines WHERE pk=?", (row["pk"],))
+    if keep_repo:
+        _provenance(txn, stored, out, False)
+        for kind in ("meta", "spec"):
+            if _repo_exists(txn, Repo(out.project, out.name, kind)):
+                repos.delete_repo(txn, Repo(out.project, out.name, kind), force=force)
+    else:
+        repos.delete_repo(txn, out, force=force)
+    if stored.details.HasField("input"):
+        for part in inputs.walk(stored.details.input):
+            if part.HasField("cron"):
+                repos.delete_repo(txn, Repo(part.cron.project, part.cron.repo, "user"), force=force)
+            elif part.HasField("pfs") and part.pfs.HasField("trigger"):
+                branches.delete_branch(txn, Branch(Repo(part.pfs.project, part.pfs.repo, "user"), part.pfs.branch))
+
+
+def delete_all(
+    txn: Txn, projects: Sequence[str] = (), force: bool = False, keep_repo: bool = False
+) -> list[pps_pb2.Pipeline]:
+    """Delete all pipelines (of these projects), downstream ones first; returns them, newest first."""
+    found = [
+        pps_pb2.PipelineInfo.FromString(row["info"]).pipeline
+        for row in txn.db.execute(_SELECT + "WHERE v.version=p.version ORDER BY p.pk DESC").fetchall()
+        if not projects or row["project"] in projects
+    ]
+    left = list(found)
+    while left:  # an update may have made an older pipeline the downstream one
+        blocked: list[pps_pb2.Pipeline] = []
+        error: PachError | None = None
+        for pipeline in left:
+            try:
+                with txn.savepoint():
+                    delete_pipeline(txn, pipeline, force, keep_repo)
+            except PachError as problem:
+                error = error or problem
+                blocked.append(pipeline)
+        if error is not None and len(blocked) == len(left):
+            raise error
+        left = blocked
+    return found
+
+
+def affected(txn: Snapshot, project: str) -> list[pps_pb2.Pipeline]:
+    """Pipelines (of one project, or all) whose effective spec the defaults of now would change."""
+    found = []
+    for row in txn.db.execute(_SELECT + "WHERE v.version=p.version ORDER BY p.pk DESC").fetchall():
+        info = pps_pb2.PipelineInfo.FromString(row["info"])
+        if (not project or row["project"] == project) and info.user_spec_json:
+            if _effective(txn, spec.parse_json(info.user_spec_json))[1] != info.effective_spec_json:
+                found.append(info.pipeline)
+    return found
+
+
+def regenerate(txn: Txn, pipeline: pps_pb2.Pipeline, reprocess: bool) -> None:
+    """Update a pipeline to what its spec means under the defaults of now."""
+    info = pps_pb2.PipelineInfo.FromString(find(txn, pipeline)["info"])
+    create_v2(txn, info.user_spec_json, True, reprocess, False)
+
+
+def set_state(txn: Txn, pk: int, state: int, reason: str = "") -> None:
+    """What the engine says of a pipeline; a stopped one stays PAUSED."""
+    txn.db.execute(
+        "UPDATE pps_pipelines SET state=?, reason=?, workers_started=CASE WHEN ?=? AND workers_started=0 THEN ? "
+        "ELSE workers_started END WHERE pk=? AND stopped=0",
+        (state, reason, state, RUNNING, txn.now, pk),
+    )
+
+
+def output_commit(row: sqlite3.Row, job: str, kind: str = "user") -> Commit:
+    """The name of a job's output (``kind`` user) or meta commit."""
+    return Commit(Repo(row["project"], row["name"], kind), job)

@@ -1,0 +1,185 @@
+"""What a job has to do: which datums run, which are kept from an earlier job, whose outputs go.
+
+The base of a job is its nearest ancestor that succeeded.  What changed since is found from the difference of the two
+input commits where that is possible (one pfs input, same spec): then the cost is that of the change, however many
+datums there are.  Otherwise all datums are made anew and compared with what the base's meta commit says.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from pachd.errors import NotFound, PachError
+from pachd.pfs import commits, diff, globs, paths, read, refs
+from pachd.pps import datums, jobs, meta
+from pachd.pps.datums import Datum, Found
+from pachd.proto import pps_pb2
+from pachd.store import Snapshot
+from pachd.types import Commit, Repo
+
+
+class Base(NamedTuple):
+    """The job that a new one builds on: its meta commit's row, and its own row when it was not deleted."""
+
+    meta: Any
+    job: sqlite3.Row | None
+
+
+@dataclass
+class Plan:
+    """``todo`` must run; the outputs of ``gone`` (datum IDs) are deleted first; ``skipped`` others stay as they are."""
+
+    total: int = 0
+    skipped: int = 0
+    todo: list[Datum] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    base: Base | None = None
+
+
+def glob(txn: Snapshot, job: str = "") -> datums.Glob:
+    """A lister of matches: in the commits that job ``job`` reads, or at the heads of the branches when it is empty."""
+
+    def matches(leaf: pps_pb2.PFSInput) -> tuple[Commit, Iterable[Found]]:
+        row = refs.resolve_commit(txn, (datums.repo_of(leaf), leaf.commit or job or leaf.branch or "master"))
+        view = read.View.of(txn, row)
+        return Commit(row.repo, row.id), (_found(entry) for entry in view.glob(leaf.glob))
+
+    return matches
+
+
+def _found(entry: Any) -> Found:
+    return Found(
+        entry.path, entry.size, entry.hash, "" if entry.is_dir else entry.datum or "default", entry.committed_ns
+    )
+
+
+def find_base(txn: Snapshot, row: sqlite3.Row) -> Base | None:
+    """The nearest ancestor of the job's meta commit without an error."""
+    repo = Repo(row["project"], row["name"], "meta")
+    commit = refs.resolve_commit(txn, (repo, row["id"]))
+    while True:
+        info = commits.commit_info(txn, commit)
+        if not info.parent_commit.id:
+            return None
+        try:
+            commit = refs.resolve_commit(txn, (repo, info.parent_commit.id))
+        except NotFound:
+            return None
+        info = commits.commit_info(txn, commit)
+        if info.error or not info.HasField("finished"):
+            continue
+        job = pps_pb2.Job(id=commit.id)
+        job.pipeline.name, job.pipeline.project.name = row["name"], row["project"]
+        try:
+            found = jobs.find(txn, job)
+        except NotFound:
+            return Base(commit, None)
+        return Base(commit, found) if found["state"] == jobs.SUCCESS else Base(commit, None)
+
+
+def make(txn: Snapshot, row: sqlite3.Row) -> Plan:
+    """The plan of a job whose input commits are finished."""
+    info = pps_pb2.PipelineInfo.FromString(row["info"])
+    base = find_base(txn, row)
+    again = info.details.reprocess_spec == "every_job" or info.details.s3_out
+    if base is not None and not again:
+        plan = _from_difference(txn, row, info, base)
+        if plan is not None:
+            return plan
+    old = _known(txn, base) if base is not None else {}
+    plan = Plan(base=base)
+    for datum in datums.create(info.details.input, glob(txn, row["id"])):
+        plan.total += 1
+        before = old.pop(datum.id, None)
+        if before is not None and not again and before == (datum.hash(info.details.salt), meta.PROCESSED):
+            plan.skipped += 1
+            continue
+        if before is not None:
+            plan.gone.append(datum.id)
+        plan.todo.append(datum)
+    plan.gone.extend(old)
+    return plan
+
+
+def _known(txn: Snapshot, base: Base) -> dict[str, tuple[str, str]]:
+    """Every datum of the base: ID -> (hash, state)."""
+    view = read.View.of(txn, base.meta)
+    found = {}
+    for entry in view.walk("/meta/") if _has(view, "/meta/") else ():
+        if not entry.is_dir and entry.path.endswith("/meta"):
+            found[entry.path.split("/")[2]] = meta.hash_and_state(b"".join(view.read(entry)))
+    return found
+
+
+def _has(view: Any, path: str) -> bool:
+    try:
+        view.inspect(path)
+    except NotFound:
+        return False
+    return True
+
+
+def _from_difference(txn: Snapshot, row: sqlite3.Row, info: pps_pb2.PipelineInfo, base: Base) -> Plan | None:
+    """The plan by the difference of the input commits; None where that does not say it all."""
+    if base.job is None or not info.details.input.HasField("pfs"):
+        return None
+    before = pps_pb2.PipelineInfo.FromString(base.job["info"])
+    if before.details.input != info.details.input or before.details.salt != info.details.salt:
+        return None
+    if base.job["recovered"]:
+        return None  # recovered datums run again, and only the meta commit knows them
+    leaf = info.details.input.pfs
+    repo = datums.repo_of(leaf)
+    try:
+        old_row = refs.resolve_commit(txn, (repo, base.job["id"]))
+    except (NotFound, PachError):
+        return None
+    new_row = refs.resolve_commit(txn, (repo, row["id"]))
+    pattern = globs.compile(leaf.glob)
+    new, old, known = (read.View.of(txn, r) for r in (new_row, old_row, base.meta))
+    changed: set[str] = set()
+    if new_row.id != old_row.id:
+        for one, other in diff.diff(new, old, "/"):
+            either = one or other
+            if either is None:
+                continue
+            path = either.path
+            for candidate in (path, *paths.parents(path)):
+                if candidate not in changed and pattern.match(candidate):
+                    changed.add(candidate)
+    commit = Commit(new_row.repo, new_row.id)
+    plan = Plan(total=base.job["total"], base=base)
+    for path in sorted(changed):
+        try:
+            entry = new.inspect(path)
+        except NotFound:
+            entry = None
+        if entry is not None and entry.path == path:
+            datum = datums.make([datums.file_of(leaf, commit, _found(entry), pattern)])
+            state = _recorded(known, datum.id)
+            if state is None:
+                plan.total += 1
+            elif state == (datum.hash(info.details.salt), meta.PROCESSED):
+                continue
+            else:
+                plan.gone.append(datum.id)
+            plan.todo.append(datum)
+        else:
+            commit_then = Commit(old_row.repo, old_row.id)
+            gone = datums.make([datums.file_of(leaf, commit_then, Found(path, 0, b"", "", 0), pattern)]).id
+            if _recorded(known, gone) is not None:
+                plan.gone.append(gone)
+                plan.total -= 1
+    plan.skipped = plan.total - len(plan.todo)
+    return plan
+
+
+def _recorded(view: Any, datum: str) -> tuple[str, str] | None:
+    try:
+        entry = view.inspect(meta.path(datum))
+    except NotFound:
+        return None
+    return meta.hash_and_state(b"".join(view.read(entry)))

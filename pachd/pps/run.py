@@ -1,0 +1,305 @@
+"""One run of a job, in a thread of its own: plan, workers, the end."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pachd.errors import PachError
+from pachd.pfs import modify, read, refs, writing
+from pachd.pps import batching, jobs, logs, meta, pipelines, plan, sandbox, secrets
+from pachd.pps.datums import Datum
+from pachd.pps.worker import Batch, Killed, Setting, Worker
+from pachd.proto import pps_pb2
+from pachd.store import Snapshot, Store, Txn
+from pachd.types import Commit, Repo
+
+log = logging.getLogger(__name__)
+_PLANNED = ""  # the row of pps_datums that says that the outputs of datums that are gone were deleted
+
+
+class Run:
+    """The run of one job. `start` it, `cancel` it, `join` it; it ends by itself."""
+
+    def __init__(
+        self,
+        store: Store,
+        pk: int,
+        work: Path,
+        env: dict[str, str],
+        serve: batching.Serve | None,
+        ended: Callable[[], object],
+    ) -> None:
+        self.store, self.pk = store, pk
+        self.job = pps_pb2.Job()
+        self._work, self._env, self._serve, self._ended = work, env, serve, ended
+        self._cancelled = threading.Event()
+        self._workers: list[Worker] = []
+        self._problems: list[BaseException] = []
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._main, name=f"job-{pk}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """Stop the workers; what they have not flushed is lost. The job's row is not touched."""
+        self._cancelled.set()
+        with self._lock:
+            for worker in self._workers:
+                worker.cancel()
+
+    def join(self, timeout: float | None = None) -> None:
+        self._thread.join(timeout)
+
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def status(self) -> list[pps_pb2.WorkerStatus]:
+        """What the workers do now."""
+        with self._lock:
+            return [worker.status() for worker in self._workers]
+
+    def restart(self, filters: list[str]) -> bool:
+        """Begin the datums anew that run now and match all filters (path or hex hash); False if there is none."""
+        found = False
+        with self._lock:
+            for worker in self._workers:
+                current = worker.current
+                if current and all(any(f in (x.path, x.hash.hex()) for x in current[0].files) for f in filters):
+                    worker.restart()
+                    found = True
+        return found
+
+    def _main(self) -> None:
+        try:
+            self._run()
+        except Killed:
+            pass
+        except Exception as problem:
+            reason = str(problem) if isinstance(problem, PachError) else f"{type(problem).__name__}: {problem}"
+            log.error("job %s failed: %s\n%s", self.job.id, reason, traceback.format_exc())
+            try:
+                self._end(jobs.FAILURE, reason, problem)
+            except Exception:  # the disk may be full: the job stays unfinished and is tried again later
+                log.exception("cannot record the failure of job %s", self.job.id)
+        finally:
+            self._ended()
+
+    def _run(self) -> None:
+        with writing(self.store) as txn:
+            row = jobs.find_pk(txn, self.pk)
+            if row is None or row["state"] in jobs.TERMINAL:
+                return
+            self.job = jobs.message(row)
+            if row["state"] != jobs.RUNNING:
+                txn.db.execute("UPDATE pps_jobs SET state=?, started=? WHERE pk=?", (jobs.RUNNING, txn.now, self.pk))
+        info = pps_pb2.PipelineInfo.FromString(row["info"])
+        _check_supported(info)
+        with self.store.read() as snapshot:
+            todo = plan.make(snapshot, row)
+            done = {r["datum"] for r in snapshot.db.execute("SELECT datum FROM pps_datums WHERE job=?", (self.pk,))}
+            rows = {Commit(r.repo, r.id): r for r in jobs.input_commits(snapshot, info, row["id"]).values()}
+        self._begin(row, todo, _PLANNED in done)
+        left = [datum for datum in todo.todo if datum.id not in done]
+        if left:
+            self._work_on(left, info, row, rows)
+        self._finish(todo)
+
+    def _begin(self, row: Any, todo: plan.Plan, deleted: bool) -> None:
+        """Note how much there is to do and delete the outputs of datums that run again or are gone: once per job."""
+        with modify.Modification(self.store) as out, modify.Modification(self.store) as about:
+            self._begin_with(out, about, row, todo, deleted)
+
+    def _begin_with(
+        self, out: modify.Modification, about: modify.Modification, row: Any, todo: plan.Plan, deleted: bool
+    ) -> None:
+        if not deleted and todo.base is not None and todo.gone:
+            with self.store.read() as snapshot:
+                view = read.View.of(snapshot, todo.base.meta)
+                for datum in todo.gone:
+                    _delete_datum(view, datum, out, about)
+        with writing(self.store) as txn:
+            self._check(txn)
+            if not deleted:
+                if todo.gone:
+                    out.apply(txn, self._row(txn, "user"))
+                    about.apply(txn, self._row(txn, "meta"))
+                txn.db.execute("INSERT INTO pps_datums VALUES (?,?,'')", (self.pk, _PLANNED))
+            txn.db.execute("UPDATE pps_jobs SET total=?, skipped=? WHERE pk=?", (todo.total, todo.skipped, self.pk))
+
+    def _row(self, txn: Snapshot, kind: str) -> Any:
+        pipeline = self.job.pipeline
+        return refs.resolve_commit(txn, (Repo(pipeline.project.name, pipeline.name, kind), self.job.id))
+
+    def _check(self, txn: Txn) -> None:
+        """Raise Killed when the job was ended by somebody else."""
+        found = txn.db.execute("SELECT state FROM pps_jobs WHERE pk=?", (self.pk,)).fetchone()
+        if found is None or found["state"] in jobs.TERMINAL or self._cancelled.is_set():
+            raise Killed
+
+    def _work_on(self, left: list[Datum], info: pps_pb2.PipelineInfo, row: Any, rows: dict[Commit, Any]) -> None:
+        env = {
+            **self._env,
+            **info.details.transform.env,
+            "PPS_PIPELINE_NAME": row["name"],
+            "PPS_PROJECT_NAME": row["project"],
+            "PPS_SPEC_COMMIT": info.spec_commit.id or row["id"],
+        }
+        with self.store.read() as snapshot:
+            mounts = _secrets(snapshot, info, env, self._work)
+        job_log = logs.JobLog(logs.path(self.store.path, row["pipeline"], row["id"]))
+        setting = Setting(self.store, self.job, info.details, rows, job_log, env)
+        waiting: queue.SimpleQueue[Datum] = queue.SimpleQueue()
+        for datum in left:
+            waiting.put(datum)
+        count = min(max(1, info.details.parallelism_spec.constant), len(left))
+        boxes = [sandbox.Sandbox(self._work / f"{self.pk}-{i}", self.store.path, mounts) for i in range(count)]
+        timer = None
+        if info.details.HasField("job_timeout"):
+            timer = threading.Timer(info.details.job_timeout.ToNanoseconds() / 1e9, self._time_out)
+            timer.daemon = True
+            timer.start()
+        try:
+            boxes[0].check()
+            make = batching.BatchWorker if info.details.transform.datum_batching else Worker
+            with self._lock:
+                self._workers = [self._worker(make, i, setting, box) for i, box in enumerate(boxes)]
+                if self._cancelled.is_set():
+                    raise Killed
+            threads = [
+                threading.Thread(target=self._thread_of, args=(w, waiting), daemon=True) for w in self._workers[1:]
+            ]
+            for thread in threads:
+                thread.start()
+            self._thread_of(self._workers[0], waiting)
+            for thread in threads:
+                thread.join()
+            if self._problems:
+                raise self._problems[0]
+        finally:
+            if timer is not None:
+                timer.cancel()
+            for box in boxes:
+                box.close()
+            job_log.close()
+            with self._lock:
+                self._workers = []
+
+    def _worker(self, make: type[Worker], number: int, setting: Setting, box: sandbox.Sandbox) -> Worker:
+        name = f"{self.job.pipeline.name}-{number}"
+        if make is batching.BatchWorker:
+            return batching.BatchWorker(name, setting, box, self._flush, self._serve)
+        return make(name, setting, box, self._flush)
+
+    def _thread_of(self, worker: Worker, waiting: queue.SimpleQueue[Datum]) -> None:
+        try:
+            worker.work(waiting)
+        except BaseException as problem:
+            self._problems.append(problem)
+            self.cancel()
+
+    def _flush(self, batch: Batch) -> None:
+        """Write down what a worker has done, in one transaction; Killed when the job has ended meanwhile."""
+        stats = batch.stats
+        count = {
+            state: sum(1 for _, s in batch.states if s == state)
+            for state in (meta.PROCESSED, meta.FAILED, meta.RECOVERED)
+        }
+        batch.out.seal()
+        batch.meta.seal()
+        with writing(self.store) as txn:
+            self._check(txn)
+            batch.out.apply(txn, self._row(txn, "user"))
+            batch.meta.apply(txn, self._row(txn, "meta"))
+            txn.db.executemany(
+                "INSERT OR REPLACE INTO pps_datums VALUES (?,?,?)",
+                [(self.pk, datum, state) for datum, state in batch.states],
+            )
+            txn.db.execute(
+                "UPDATE pps_jobs SET processed=processed+?, failed=failed+?, recovered=recovered+?, "
+                "download_time=download_time+?, process_time=process_time+?, upload_time=upload_time+?, "
+                "download_bytes=download_bytes+?, upload_bytes=upload_bytes+? WHERE pk=?",
+                (
+                    count[meta.PROCESSED],
+                    count[meta.FAILED],
+                    count[meta.RECOVERED],
+                    stats.download_time,
+                    stats.process_time,
+                    stats.upload_time,
+                    stats.download_bytes,
+                    stats.upload_bytes,
+                    self.pk,
+                ),
+            )
+
+    def _finish(self, todo: plan.Plan) -> None:
+        with writing(self.store) as txn:
+            self._check(txn)
+            row = jobs.find_pk(txn, self.pk)
+            assert row is not None
+            failed = txn.db.execute(
+                "SELECT datum FROM pps_datums WHERE job=? AND state=? ORDER BY datum LIMIT 1", (self.pk, meta.FAILED)
+            ).fetchone()
+            if failed is None:
+                jobs.finish(txn, row, jobs.SUCCESS)
+            else:
+                txn.db.execute("UPDATE pps_jobs SET skipped=0 WHERE pk=?", (self.pk,))
+                jobs.finish(txn, row, jobs.FAILURE, f"datum {failed['datum']} failed")
+
+    def _time_out(self) -> None:
+        self._end(jobs.KILLED, " jobtimed out", None)
+        self.cancel()
+
+    def _end(self, state: int, reason: str, problem: BaseException | None) -> None:
+        with writing(self.store) as txn:
+            row = jobs.find_pk(txn, self.pk)
+            if row is None:
+                return
+            if isinstance(problem, sandbox.NoSandbox):
+                pipelines.set_state(txn, row["pipeline"], pipelines.CRASHING, reason)
+            jobs.finish(txn, row, state, reason)
+
+
+def _delete_datum(view: Any, datum: str, out: modify.Modification, about: modify.Modification) -> None:
+    """Delete what a datum put into the output and the meta repo."""
+    kept = f"{meta.directory(datum)}out/"
+    for entry in view.walk(meta.directory(datum)):
+        if not entry.is_dir and entry.path.startswith(kept):
+            out.delete(entry.path[len(kept) - 1 :], datum)
+    about.delete(f"/meta/{datum}/", datum)
+    about.delete(meta.directory(datum), datum)
+
+
+def _check_supported(info: pps_pb2.PipelineInfo) -> None:
+    details = info.details
+    if not details.transform.cmd:
+        raise PachError("nothing to run: no transform.cmd")
+    if details.HasField("egress"):
+        raise PachError("this pachd cannot egress: remove 'egress' from the pipeline's spec")
+    if details.HasField("service"):
+        raise PachError("this pachd cannot run services: remove 'service' from the pipeline's spec")
+
+
+def _secrets(txn: Snapshot, info: pps_pb2.PipelineInfo, env: dict[str, str], work: Path) -> list[tuple[str, str]]:
+    """Put secrets into the environment; returns (file on disk, path in the sandbox) of those that are mounted."""
+    mounts = []
+    for number, secret in enumerate(info.details.transform.secrets):
+        data = secrets.values(txn, secret.name)
+        if secret.env_var:
+            if secret.key not in data:
+                raise PachError(f'the secret "{secret.name}" has no key "{secret.key}"')
+            env[secret.env_var] = data[secret.key].decode(errors="replace")
+        if secret.mount_path:
+            folder = work / "secrets" / f"{info.pipeline.project.name}.{info.pipeline.name}.{number}"
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for key, value in data.items():
+                if "/" not in key and key not in ("", ".", ".."):
+                    (folder / key).write_bytes(value)
+            mounts.append((str(folder), secret.mount_path))
+    return mounts

@@ -1,0 +1,258 @@
+"""A sandbox for the code of a pipeline: a mount namespace in which `/pfs` is as a worker on a cluster sees it.
+
+Bubblewrap builds the root from read-only binds of the machine's top-level directories, so the host's Python and its
+packages are there; `/pfs` and `/tmp` are the worker's own.  All processes live in a process namespace of their own that
+ends with the command, whatever it left running.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from pachd.errors import PachError
+
+MAX_LINE = 64 << 10  # bytes; a longer line is cut into several
+_OWN = {"proc", "dev", "sys", "pfs", "tmp"}
+_SECRET = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|_KEY$|^KEY_|CREDENTIAL", re.IGNORECASE)
+
+
+class NoSandbox(PachError):
+    """Workers cannot be started on this machine; str() says why and what to do."""
+
+
+class Failed(Exception):
+    """The user's code did not succeed; str() is the reason as a datum shows it."""
+
+
+class Killed(Exception):
+    """The user's code was stopped by `Sandbox.kill`."""
+
+
+def host_environment() -> dict[str, str]:
+    """pachd's own environment without what looks like a secret, with the Python that runs pachd first on PATH."""
+    env = {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
+    own = str(Path(sys.executable).parent)
+    env["PATH"] = own + os.pathsep + env.get("PATH", "/usr/local/bin:/usr/bin:/bin")
+    env["PACH_IN_WORKER"] = "true"
+    return env
+
+
+def bwrap_path() -> str:
+    """Where bubblewrap is; NoSandbox when it is not installed."""
+    found = shutil.which("bwrap")
+    if found is None:
+        raise NoSandbox(
+            "cannot run workers: bubblewrap (the command bwrap) is not installed; install the package "
+            "'bubblewrap' and restart the pipeline"
+        )
+    return found
+
+
+def _root_arguments(hidden: str, pfs: Path, tmp: Path) -> list[str]:
+    arguments: list[str] = []
+    for entry in sorted(os.scandir("/"), key=lambda e: e.name):
+        if entry.name in _OWN:
+            continue
+        if entry.is_symlink():
+            arguments += ["--symlink", os.readlink(entry.path), entry.path]
+        elif entry.is_dir() and os.access(entry.path, os.R_OK | os.X_OK):
+            arguments += ["--ro-bind", entry.path, entry.path]
+    if os.path.isdir("/sys"):
+        arguments += ["--ro-bind-try", "/sys", "/sys"]
+    arguments += ["--bind", str(tmp), "/tmp"]
+    # a checkout or an environment below /tmp would vanish behind the worker's own /tmp
+    for needed in {sys.prefix, sys.base_prefix, str(Path(__file__).resolve().parents[2])}:
+        if needed.startswith("/tmp/"):
+            arguments += ["--ro-bind", needed, needed]
+    if hidden and not hidden.startswith("/tmp/"):
+        arguments += ["--tmpfs", hidden]
+    return [*arguments, "--bind", str(pfs), "/pfs", "--dev", "/dev", "--proc", "/proc"]
+
+
+class Sandbox:
+    """One worker's sandbox.
+
+    ``root`` is its folder (made when missing): `pfs/` and `tmp/` in it are what the code sees.  ``hidden`` is a folder
+    that the code must not see (pachd's data).  ``mounts``: (folder, where in the sandbox), read-only.  Only `kill` and
+    `interrupt` may be called from other threads.
+    """
+
+    def __init__(self, root: Path, hidden: str = "", mounts: Sequence[tuple[str, str]] = ()) -> None:
+        self.root = root
+        self.pfs = root / "pfs"
+        self.tmp = root / "tmp"
+        self.pfs.mkdir(parents=True, exist_ok=True)
+        self.tmp.mkdir(exist_ok=True)
+        self._prefix = [
+            bwrap_path(),
+            "--die-with-parent",
+            "--unshare-pid",
+            *_root_arguments(os.path.realpath(hidden) if hidden else "", self.pfs, self.tmp),
+        ]
+        for source, target in mounts:
+            self._prefix += ["--ro-bind", source, target]
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._killed = False
+
+    def check(self) -> None:
+        """Raise NoSandbox with the reason when bubblewrap cannot build this sandbox here."""
+        result = subprocess.run([*self._prefix, "--", "/bin/sh", "-c", "exit 0"], capture_output=True, timeout=30)
+        if result.returncode:
+            words = result.stderr.decode(errors="replace").strip()
+            raise NoSandbox(
+                f"cannot run workers: bubblewrap failed: {words or result.returncode}; unprivileged user "
+                "namespaces must be allowed on this machine"
+            )
+
+    def start(
+        self, cmd: Sequence[str], stdin: bytes | None, env: Mapping[str, str], cwd: str
+    ) -> subprocess.Popen[bytes]:
+        """Start the command; Failed when there is no such program."""
+        _check_program(cmd, env, cwd)
+        arguments = [*self._prefix, "--chdir", cwd or "/", "--", *cmd]
+        with self._lock:
+            if self._killed:
+                raise Killed
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                start_new_session=True,
+            )
+            self._process = process
+        if stdin is not None and process.stdin is not None:
+            _feed(process.stdin, stdin)
+        return process
+
+    def run(
+        self,
+        cmd: Sequence[str],
+        stdin: bytes | None,
+        env: Mapping[str, str],
+        cwd: str,
+        timeout: float | None,
+        output: Callable[[bytes], None],
+    ) -> int:
+        """Run the command to its end and return its exit code.
+
+        ``output`` gets stdout and stderr line by line.  Raises Failed when it cannot start or runs for more than
+        ``timeout`` seconds, Killed when `kill` was called.
+        """
+        process = self.start(cmd, stdin, env, cwd)
+        in_time = False
+        try:
+            in_time = pump(process, output, None if timeout is None else time.monotonic() + timeout)
+        finally:
+            if not in_time:
+                stop(process)
+            code = process.wait()
+            if process.stdout:
+                process.stdout.close()
+            with self._lock:
+                self._process = None
+        if self._killed:
+            raise Killed
+        if not in_time:
+            raise Failed(f"datum timed out after {timeout:g} seconds")
+        return code
+
+    def kill(self) -> None:
+        """Stop what runs now and refuse to start more, from any thread."""
+        with self._lock:
+            self._killed = True
+            if self._process is not None:
+                stop(self._process)
+
+    def interrupt(self) -> None:
+        """Stop what runs now, from any thread."""
+        with self._lock:
+            if self._process is not None:
+                stop(self._process)
+
+    def close(self) -> None:
+        """Remove the sandbox's folder."""
+        self.kill()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _check_program(cmd: Sequence[str], env: Mapping[str, str], cwd: str) -> None:
+    """Refuse a program that does not exist, in Go's words; what lies below /pfs only the sandbox can see."""
+    program = cmd[0]
+    if program.startswith(("/pfs/", "/tmp/")):
+        return
+    if "/" in program:
+        where = os.path.join(cwd or "/", program)
+        if where.startswith(("/pfs/", "/tmp/")):
+            return
+        if not os.path.exists(where):
+            raise Failed(f"fork/exec {program}: no such file or directory")
+        if os.path.isdir(where) or not os.access(where, os.X_OK):
+            raise Failed(f"fork/exec {program}: permission denied")
+    elif shutil.which(program, path=env.get("PATH")) is None:
+        raise Failed(f'exec: "{program}": executable file not found in $PATH')
+
+
+def _feed(pipe: object, data: bytes) -> None:
+    """Write a command's stdin; one that does not read it all is no error."""
+
+    def write() -> None:
+        try:
+            pipe.write(data)  # type: ignore[attr-defined]
+        except OSError:
+            pass
+        try:
+            pipe.close()  # type: ignore[attr-defined]
+        except OSError:
+            pass
+
+    if len(data) < 32 << 10:  # fits the pipe's buffer: no thread needed
+        write()
+    else:
+        threading.Thread(target=write, daemon=True).start()
+
+
+def pump(process: subprocess.Popen[bytes], output: Callable[[bytes], None], deadline: float | None) -> bool:
+    """Hand on lines until the process closes its output; False when the deadline (monotonic seconds) passes first."""
+    assert process.stdout is not None
+    fd = process.stdout.fileno()
+    rest = b""
+    while True:
+        if deadline is not None:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([fd], [], [], left)[0]:
+                break
+        data = os.read(fd, 64 << 10)
+        if not data:
+            if rest:
+                output(rest)
+            return True
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            output(line)
+        while len(rest) >= MAX_LINE:
+            output(rest[:MAX_LINE])
+            rest = rest[MAX_LINE:]
+    if rest:
+        output(rest)
+    return False
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Kill a sandbox: its first process takes the whole process namespace with it."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass

@@ -1,0 +1,249 @@
+"""Pipeline specs: from JSON text or a request message to what is stored, with every default filled in.
+
+The effective spec is the merge (RFC 7396: later wins, null deletes) of the built-in defaults, the cluster's, the
+project's and the user's.  Names of fields may be written as in the .proto files or in camel case; an unknown one is an
+error, because a misspelt option that is silently ignored costs its author a day.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from google.protobuf import json_format
+
+from pachd.errors import InvalidArgument, PachError
+from pachd.pps import inputs
+from pachd.proto import pps_pb2
+
+MAX_NAME = 51
+BUILT_IN: dict[str, Any] = {
+    "transform": {"image": "ubuntu:20.04"},
+    "outputBranch": "master",
+    "datumTries": "3",
+    "reprocessSpec": "until_success",
+}
+CLUSTER: dict[str, Any] = {
+    "resourceRequests": {"cpu": 1, "memory": "256Mi", "disk": "1Gi"},
+    "sidecarResourceRequests": {"cpu": 1, "memory": "256Mi", "disk": "1Gi"},
+}
+# messages that JSON writes as one value, not as an object of their fields
+_PLAIN = {"google.protobuf.Duration", "google.protobuf.Timestamp", "google.protobuf.Int64Value"}
+_NAME = re.compile(r"^[a-zA-Z0-9_-]+$")
+
+
+def canonical(value: Any, descriptor: Any, where: str = "") -> Any:
+    """The same JSON object with every field name in camel case.
+
+    Raises InvalidArgument for a field that ``descriptor`` does not have and for an object where none may be.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise InvalidArgument(f"{where or 'pipeline spec'}: expected an object, found {json.dumps(value)[:60]}")
+    known: dict[str, Any] = {}
+    for field in descriptor.fields:
+        known[field.name] = known[field.json_name] = field
+    result: dict[str, Any] = {}
+    for name, item in value.items():
+        field = known.get(name)
+        path = f"{where}.{name}" if where else name
+        if field is None:
+            raise InvalidArgument(f'unknown field "{path}" in {descriptor.full_name}')
+        result[field.json_name] = _canonical_field(item, field, path)
+    return result
+
+
+def _canonical_field(item: Any, field: Any, path: str) -> Any:
+    message = field.message_type
+    if message is None or message.full_name in _PLAIN or item is None:
+        return item
+    if message.GetOptions().map_entry:
+        return item
+    if field.is_repeated:
+        if not isinstance(item, list):
+            raise InvalidArgument(f"{path}: expected a list, found {json.dumps(item)[:60]}")
+        return [canonical(one, message, f"{path}[{i}]") for i, one in enumerate(item)]
+    return canonical(item, message, path)
+
+
+def merge(base: Any, patch: Any) -> Any:
+    """RFC 7396: objects are merged, everything else is replaced, null deletes."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(base) if isinstance(base, dict) else {}
+    for name, item in patch.items():
+        if item is None:
+            result.pop(name, None)
+        else:
+            result[name] = merge(result.get(name), item)
+    return result
+
+
+def parse_json(text: str) -> dict[str, Any]:
+    """One JSON object from ``text``; InvalidArgument says where it is malformed."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise InvalidArgument(f"malformed JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidArgument("malformed pipeline spec: expected one JSON object")
+    return value
+
+
+def effective(user: dict[str, Any], *defaults: dict[str, Any]) -> tuple[pps_pb2.CreatePipelineRequest, str]:
+    """Merge a user's spec over the defaults (weakest first) on top of the built-in ones.
+
+    Returns the request message and its JSON text.  Raises InvalidArgument for unknown fields and wrong types.
+    """
+    descriptor = pps_pb2.CreatePipelineRequest.DESCRIPTOR
+    merged: dict[str, Any] = BUILT_IN
+    for layer in defaults:
+        merged = merge(merged, layer)
+    merged = merge(merged, canonical(user, descriptor))
+    request = pps_pb2.CreatePipelineRequest()
+    try:
+        json_format.ParseDict(merged, request)
+    except json_format.ParseError as error:
+        raise InvalidArgument(f"malformed pipeline spec: {error}") from None
+    if request.HasField("pipeline") and not request.pipeline.project.name:
+        request.pipeline.project.name = "default"
+    return request, to_json(request)
+
+
+def to_json(message: Any) -> str:
+    """A message as JSON in Pachyderm's form: camel case, 64-bit numbers as strings, zero fields left out."""
+    return json.dumps(json_format.MessageToDict(message), separators=(",", ":"), sort_keys=True)
+
+
+def from_message(request: pps_pb2.CreatePipelineRequest) -> dict[str, Any]:
+    """The spec in a message (python-pachyderm sends one) as canonical JSON, without the switches of the call."""
+    value: dict[str, Any] = json_format.MessageToDict(request)
+    for switch in ("update", "reprocess", "dryRun", "specCommit"):
+        value.pop(switch, None)
+    return value
+
+
+def validate_request(request: pps_pb2.CreatePipelineRequest) -> None:
+    """The checks of a request before anything is looked up; PachError with the words that Pachyderm uses."""
+    name = request.pipeline.name
+    if not request.HasField("pipeline"):
+        raise PachError("invalid pipeline spec: request.Pipeline cannot be nil")
+    if not name:
+        raise PachError("invalid pipeline spec: request.Pipeline.Name cannot be empty")
+    check_name(name)
+    if len(name) > MAX_NAME:
+        raise PachError(f'pipeline name "{name}" is {len(name) - MAX_NAME} characters longer than the {MAX_NAME} max')
+    if request.HasField("tf_job"):
+        raise PachError("embedding TFJobs in pipelines is not supported yet")
+    if request.s3_out and (request.HasField("service") or request.HasField("spout")):
+        raise PachError("s3 output is not supported in spouts or services")
+    if not request.HasField("transform"):
+        raise PachError("pipeline must specify a transform")
+    if request.reprocess_spec not in ("", "until_success", "every_job"):
+        raise PachError("invalid pipeline spec: ReprocessSpec must be one of 'until_success' or 'every_job'")
+    if request.HasField("spout") and request.autoscaling:
+        raise PachError("autoscaling can't be used with spouts (spouts aren't triggered externally)")
+
+
+def check_name(name: str) -> None:
+    """Refuse a pipeline name that a reference to a commit could not hold."""
+    for mark in "^~.":
+        if mark in name:
+            other = next((c for c in name[name.index(mark) + 1 :] if c not in "^~.0123456789"), None)
+            if other is not None:
+                raise PachError(f'invalid ancestry syntax "{name}", cannot mix {mark} and {other} characters')
+    if not _NAME.match(name):
+        raise PachError(
+            f"invalid pipeline name: name ({name}) invalid: only alphanumeric characters, underscores, "
+            "and dashes are allowed"
+        )
+
+
+def validate_details(pipeline: pps_pb2.Pipeline, details: pps_pb2.PipelineInfo.Details) -> None:
+    """The checks of a spec after its defaults are in; PachError with the words that Pachyderm uses."""
+    if not pipeline.name[0].isalnum():
+        raise PachError("pipeline names must start with an alphanumeric character")
+    if not details.transform.image:
+        raise PachError("invalid transform: pipeline transform must contain an image")
+    if details.HasField("spout") and not details.spout.HasField("service") and details.HasField("input"):
+        raise PachError("spout pipelines (without a service) must not have an input")
+    if details.HasField("input"):
+        inputs.validate(details.input, pipeline.project.name)
+    elif not details.HasField("spout"):
+        # Pachyderm takes such a pipeline and its job then runs for ever
+        raise PachError(
+            f'pipeline "{pipeline.project.name}/{pipeline.name}" has no input: name at least one repo in '
+            "the spec's input"
+        )
+    if details.HasField("service") and details.HasField("parallelism_spec") and details.parallelism_spec.constant != 1:
+        raise PachError("services can only be run with a constant parallelism of 1")
+    for label, text in (("PodSpec", details.pod_spec), ("PodPatch", details.pod_patch)):
+        if text:
+            try:
+                json.loads(text)
+            except ValueError:
+                raise PachError(f"malformed {label}") from None
+    if details.HasField("service") and details.service.type not in ("ClusterIP", "LoadBalancer", "NodePort"):
+        raise PachError(f"the following service type {details.service.type} is not allowed")
+
+
+_COPIED_MESSAGES = (
+    "transform",
+    "parallelism_spec",
+    "egress",
+    "resource_requests",
+    "resource_limits",
+    "sidecar_resource_limits",
+    "input",
+    "service",
+    "spout",
+    "datum_set_spec",
+    "datum_timeout",
+    "job_timeout",
+    "scheduling_spec",
+    "metadata",
+    "sidecar_resource_requests",
+    "determined",
+    "maximum_expected_uptime",
+)
+_COPIED_VALUES = (
+    "output_branch",
+    "description",
+    "datum_tries",
+    "pod_spec",
+    "pod_patch",
+    "s3_out",
+    "reprocess_spec",
+    "autoscaling",
+)
+
+
+def pipeline_type(request: pps_pb2.CreatePipelineRequest) -> pps_pb2.PipelineInfo.PipelineType:
+    """What kind of pipeline a spec describes."""
+    if request.HasField("spout"):
+        return pps_pb2.PipelineInfo.PIPELINE_TYPE_SPOUT
+    if request.HasField("service"):
+        return pps_pb2.PipelineInfo.PIPELINE_TYPE_SERVICE
+    return pps_pb2.PipelineInfo.PIPELINE_TYPE_TRANSFORM
+
+
+def details_of(request: pps_pb2.CreatePipelineRequest) -> pps_pb2.PipelineInfo.Details:
+    """What a pipeline stores of a request, with the defaults of inputs and services filled in."""
+    details = pps_pb2.PipelineInfo.Details()
+    for name in _COPIED_MESSAGES:
+        if request.HasField(name):
+            getattr(details, name).CopyFrom(getattr(request, name))
+    for name in _COPIED_VALUES:
+        setattr(details, name, getattr(request, name))
+    details.tolerations.extend(request.tolerations)
+    details.output_branch = details.output_branch or "master"
+    details.datum_tries = details.datum_tries or 3
+    details.reprocess_spec = details.reprocess_spec or "until_success"
+    details.transform.image = details.transform.image or "ubuntu:20.04"
+    if details.HasField("service"):
+        details.service.type = details.service.type or "NodePort"
+    if details.HasField("input"):
+        inputs.fill(details.input, request.pipeline.name, request.pipeline.project.name)
+    return details

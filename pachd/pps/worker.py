@@ -1,0 +1,246 @@
+"""One worker of a job: takes datum after datum, runs the user's code on each, keeps what came out."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pachd.pfs import modify, read
+from pachd.pps import meta, staging
+from pachd.pps.datums import Datum
+from pachd.pps.logs import DatumOutput, JobLog
+from pachd.pps.meta import Stats
+from pachd.pps.sandbox import Failed, Killed, Sandbox
+from pachd.proto import pps_pb2
+from pachd.store import Store
+from pachd.types import Commit
+
+LARGE = 4 << 20  # bytes; a larger output goes into the store piece by piece
+PIECE = 1 << 20  # bytes
+
+
+class Setting:
+    """What all workers of a job share: the spec, the commits it reads, its log, its environment."""
+
+    def __init__(
+        self,
+        store: Store,
+        job: pps_pb2.Job,
+        details: pps_pb2.PipelineInfo.Details,
+        commits: dict[Commit, Any],
+        log: JobLog,
+        env: dict[str, str],
+    ) -> None:
+        self.store, self.job, self.details, self.commits, self.log, self.env = store, job, details, commits, log, env
+        self.image = f"{details.transform.image}"
+        self.tries = max(1, details.datum_tries)
+        self.timeout = details.datum_timeout.ToNanoseconds() / 1e9 if details.HasField("datum_timeout") else None
+
+    @contextmanager
+    def views(self) -> Iterator[Callable[[Commit], Any]]:
+        """Views of input commits, in one snapshot."""
+        with self.store.read() as snapshot:
+            found: dict[Commit, Any] = {}
+
+            def view(commit: Commit) -> Any:
+                if commit not in found:
+                    found[commit] = read.View.of(snapshot, self.commits[commit])
+                return found[commit]
+
+            yield view
+
+
+class Batch:
+    """What a worker has done and not yet written: changes of the output and meta commits, and the datums' states."""
+
+    def __init__(self, store: Store) -> None:
+        self.out = modify.Modification(store)
+        self.meta = modify.Modification(store)
+        self.states: list[tuple[str, str]] = []
+        self.stats = Stats()
+        self.size = 0
+        self.since = time.monotonic()
+
+    def close(self) -> None:
+        """Let go of what was not written."""
+        self.out.close()
+        self.meta.close()
+
+    def full(self) -> bool:
+        """Whether it is time to write it down."""
+        return len(self.states) >= 512 or self.size > 32 << 20 or time.monotonic() - self.since > 0.25
+
+
+class Worker:
+    """A thread's worth of work: call `work`; `cancel` stops it from any thread."""
+
+    def __init__(self, name: str, setting: Setting, sandbox: Sandbox, flush: Callable[[Batch], None]) -> None:
+        self.name = name
+        self._setting = setting
+        self._sandbox = sandbox
+        self._flush = flush
+        self._batch = Batch(setting.store)
+        self._restart = threading.Event()
+        self.cancelled = False
+        self.current: tuple[Datum, int] | None = None  # and when it began, ns
+
+    def work(self, todo: queue.SimpleQueue[Datum]) -> None:
+        """Process datums until there are none; what is done is flushed as it comes. Raises Killed when cancelled."""
+        try:
+            while True:
+                try:
+                    datum = todo.get_nowait()
+                except queue.Empty:
+                    break
+                self.process(datum)
+            self.flush()
+        finally:
+            self._batch.close()
+
+    def cancel(self) -> None:
+        """Stop for good."""
+        self.cancelled = True
+        self._sandbox.kill()
+
+    def restart(self) -> None:
+        """Break off the current datum and begin it anew."""
+        self._restart.set()
+        self._sandbox.interrupt()
+
+    def flush(self) -> None:
+        """Write down what is done."""
+        if self._batch.states:
+            batch, self._batch = self._batch, Batch(self._setting.store)
+            self._setting.log.flush()
+            try:
+                self._flush(batch)
+            finally:
+                batch.close()
+
+    def process(self, datum: Datum) -> None:
+        """Run one datum, with its tries, and keep the outcome."""
+        setting, transform = self._setting, self._setting.details.transform
+        own = staging.environment(datum, setting.job.id)
+        env = {**setting.env, **own}
+        self.current = (datum, time.time_ns())
+        stats, reason, recovered = Stats(), "", False
+        attempt = 0
+        while attempt < setting.tries:
+            attempt += 1
+            self._restart.clear()
+            stats = Stats()
+            self.stage(datum, own, stats)
+            output = DatumOutput(setting.log, datum, self.name)
+            began = time.monotonic()
+            try:
+                self._run(list(transform.cmd), list(transform.stdin), env, output)
+                stats.process_time = time.monotonic() - began
+                self.keep(datum, own, stats)
+                self.current = None
+                return
+            except Failed as problem:
+                if self._restart.is_set():
+                    attempt -= 1
+                    continue
+                reason = str(problem)
+                if transform.err_cmd:
+                    recovered = self._recover(env, output) or recovered
+                stats.process_time = time.monotonic() - began
+            setting.log.write(
+                f"datum {datum.id} failed (try {attempt} of {setting.tries}): {reason}", datum, self.name, user=False
+            )
+        self.drop(datum, own, stats, reason, recovered)
+        self.current = None
+
+    def stage(self, datum: Datum, own: dict[str, str], stats: Stats) -> None:
+        """Put the datum's files where the code will look for them."""
+        began = time.monotonic()
+        staging.clear(self._sandbox.pfs)
+        with self._setting.views() as view:
+            stats.download_bytes = staging.stage(self._sandbox.pfs, datum, staging.env_file(own), view)
+        stats.download_time = time.monotonic() - began
+
+    def _run(self, cmd: list[str], stdin: list[str], env: dict[str, str], output: Callable[[bytes], None]) -> None:
+        data = ("\n".join(stdin) + "\n").encode() if stdin else None
+        setting = self._setting
+        code = self._sandbox.run(cmd, data, env, setting.details.transform.working_dir, setting.timeout, output)
+        if code and code not in setting.details.transform.accept_return_code:
+            raise Failed(f"exit status {code}")
+
+    def _recover(self, env: dict[str, str], output: Callable[[bytes], None]) -> bool:
+        transform = self._setting.details.transform
+        try:
+            self._run(list(transform.err_cmd), list(transform.err_stdin), env, output)
+        except Failed:
+            return False
+        return True
+
+    def keep(self, datum: Datum, own: dict[str, str], stats: Stats) -> None:
+        """Collect the outputs of a datum that succeeded. Raises Failed for a name that cannot be stored."""
+        began = time.monotonic()
+        found = staging.collect(self._sandbox.pfs, self._sandbox.tmp, self._setting.store.path)
+        batch = self._batch
+        for output in found:
+            stats.upload_bytes += output.size
+            kept = f"{meta.directory(datum.id)}out{output.path}"
+            if output.size > LARGE:
+                for target, change in ((output.path, batch.out), (kept, batch.meta)):
+                    with open(output.source, "rb") as file:
+                        while part := file.read(PIECE):
+                            change.append(target, part, datum.id)
+            else:
+                data = Path(output.source).read_bytes()
+                batch.out.append(output.path, data, datum.id)
+                batch.meta.append(kept, data, datum.id)
+                batch.size += len(data)
+        stats.upload_time = time.monotonic() - began
+        self._record(datum, own, stats, meta.PROCESSED, "")
+
+    def drop(self, datum: Datum, own: dict[str, str], stats: Stats, reason: str, recovered: bool) -> None:
+        """Record a datum that failed all its tries; its outputs are lost."""
+        if recovered:
+            self._record(datum, own, stats, meta.RECOVERED, "")
+        else:
+            self._record(datum, own, stats, meta.FAILED, reason)
+
+    def _record(self, datum: Datum, own: dict[str, str], stats: Stats, state: str, reason: str) -> None:
+        setting, batch = self._setting, self._batch
+        batch.meta.append(
+            meta.path(datum.id),
+            meta.encode(datum, setting.job, setting.details.salt, stats, setting.image, state, reason),
+            datum.id,
+        )
+        folder = meta.directory(datum.id)
+        batch.meta.append(folder + ".env", staging.env_file(own), datum.id)
+        with setting.store.read() as snapshot:
+            for file in datum.files:
+                batch.meta.copy_from(
+                    snapshot,
+                    setting.commits[file.commit],
+                    file.path,
+                    f"{folder}{file.name}{file.path}",
+                    False,
+                    datum.id,
+                )
+        batch.states.append((datum.id, state))
+        batch.stats.add(stats)
+        if batch.full():
+            self.flush()
+
+    def status(self) -> pps_pb2.WorkerStatus:
+        """What the worker does now."""
+        found = pps_pb2.WorkerStatus(worker_id=self.name, job_id=self._setting.job.id)
+        current = self.current
+        if current is not None:
+            datum, began = current
+            found.datum_status.started.FromNanoseconds(began)
+            found.datum_status.data.extend(pps_pb2.InputFile(path=f.path, hash=f.hash) for f in datum.files)
+        return found
+
+
+__all__ = ["Batch", "Failed", "Killed", "Setting", "Worker"]

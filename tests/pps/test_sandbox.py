@@ -1,0 +1,74 @@
+"""The sandbox with real processes."""
+
+import sys
+import time
+
+import psutil
+import pytest
+
+from pachd.pps.sandbox import Failed, Sandbox, host_environment
+
+
+@pytest.fixture
+def box(tmp_path):
+    box = Sandbox(tmp_path / "box", str(tmp_path / "secret"))
+    (box.pfs / "out").mkdir()
+    yield box
+    box.close()
+
+
+def run(box, script, timeout=20.0, stdin=None, cwd=""):
+    lines = []
+    code = box.run(["bash", "-c", script], stdin, host_environment(), cwd, timeout, lines.append)
+    return code, lines
+
+
+def test_pfs_is_its_own_and_the_rest_is_read_only(box):
+    code, lines = run(box, "echo x > /pfs/out/f; touch /usr/no 2>/dev/null || echo ro; touch /tmp/mine && echo tmp")
+    assert (code, lines) == (0, [b"ro", b"tmp"])
+    assert (box.pfs / "out" / "f").read_text() == "x\n"
+
+
+def test_the_python_of_pachd_is_first(box):
+    code, lines = run(box, "command -v python3; python3 -c 'import google.protobuf, pachd; print(1)'")
+    assert code == 0
+    assert lines[1] == b"1"
+    assert lines[0].decode().startswith(sys.prefix)
+
+
+def test_exit_code_stdin_and_working_dir(box):
+    assert run(box, "cat; exit 3", stdin=b"hello\nthere") == (3, [b"hello", b"there"])
+    assert run(box, "pwd", cwd="/pfs/out") == (0, [b"/pfs/out"])
+    big = b"0123456789\n" * 100_000
+    assert run(box, "wc -c", stdin=big) == (0, [b"1100000"])
+
+
+def test_nothing_survives(box):
+    code, _ = run(box, "setsid sleep 4321 >/dev/null 2>&1 & disown; exit 0")
+    assert code == 0
+    time.sleep(0.3)
+    assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] and p.info["cmdline"][-1:] == ["4321"]]
+
+
+def test_timeout(box):
+    began = time.monotonic()
+    with pytest.raises(Failed, match="timed out after 0.3 seconds"):
+        run(box, "echo before; sleep 60", timeout=0.3)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("/no/such/program", "fork/exec /no/such/program: no such file or directory"),
+        ("nosuchprogram", r'exec: "nosuchprogram": executable file not found in \$PATH'),
+    ],
+)
+def test_no_such_program(box, program, words):
+    with pytest.raises(Failed, match=words):
+        box.run([program], None, host_environment(), "", 5, lambda line: None)
+
+
+def test_secrets_of_pachd_are_not_inherited(box, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "x")
+    assert "MY_TOKEN" not in host_environment()
