@@ -57,6 +57,7 @@ class View:
         self.committed_ns = committed_ns
         self.name = name  # of the repo, as errors say it
         self.commit_id = commit_id  # as errors say it: what the client asked for
+        self.real_id = commit_id
         self.sound = False  # known to be free of collisions, because the commit finished without an error
         self.failed = False  # known to have one, perhaps
 
@@ -67,6 +68,7 @@ class View:
         Raises PachError if the commit is open and the one it builds on is not finished.
         """
         view = cls(txn, filesets.tree_of(txn, row), row.finishing or 0, str(row.repo), asked_id)
+        view.real_id = row.id
         view.failed = bool(row.error)
         view.sound = row.state == pfs_pb2.FINISHED and not view.failed
         return view.only(datum) if datum else view
@@ -77,7 +79,7 @@ class View:
         kept = [(e[0], e) for e in self.tree.scan() if trees.tag_of(e[0]) == tag]
         tree = Tree(Pages(self._txn), None).apply(kept, lambda _old, entry: entry)
         view = View(self._txn, tree, self.committed_ns, self.name, self.commit_id)
-        view.sound, view.failed = self.sound, self.failed
+        view.real_id, view.sound, view.failed = self.real_id, self.sound, self.failed
         return view
 
     # -- one entry -------------------------------------------------------------------------------------------------
@@ -131,7 +133,7 @@ class View:
             empty = False
             yield entry
         if empty and clean != "/":
-            raise NotFound(f"{clean} does not exist in commit/{self.commit_id}")
+            raise NotFound(f"commit/{self.real_id} does not contain item: ({clean})")
 
     def glob(self, pattern: str, path_range: PathRange = EVERYTHING) -> Iterator[Entry]:
         """The files and directories that a glob matches, within a range of paths. Raises PachError for a malformed
