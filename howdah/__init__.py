@@ -1,0 +1,1 @@
+"""The command `howdah`: it starts everything, and answers where labels and models come from."""

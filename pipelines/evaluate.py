@@ -2,7 +2,7 @@
 
 Reads `/pfs/preprocess` (the held-out examples) and `/pfs/train` (the model); writes `/pfs/out/metrics.json`,
 `/pfs/out/confusion.json`, `/pfs/out/confusion.png` and `/pfs/out/predictions.json` (every held-out item with its label
-and the model's answer). The model before this one, the parent commit of the `train` input, is asked the very same items.
+and the model's answer). The model before this one, read from the parent of the `train` commit, is asked the same items.
 """
 
 import json
@@ -87,7 +87,7 @@ def previous(table: pd.DataFrame, images: np.ndarray) -> dict[str, Any]:
     return {
         "accuracy": float(right_before.mean()) if len(table) else None,
         "items": len(table),
-        "train": (card.get("data"), card.get("job"))[1],
+        "job": card.get("job"),
         "fixed": table.item[right_now & ~right_before].tolist(),
         "broken": table.item[right_before & ~right_now].tolist(),
     }
