@@ -1,6 +1,6 @@
 """Datum batching: the user's code is started once and asks for datum after datum.
 
-The code calls the worker's NextDatum on `PPS_WORKER_GRPC_PORT`; the call says how the datum before went and returns when
+The code calls the worker's NextDatum on `PPS_WORKER_GRPC_PORT`; it says how the datum before went and returns when
 the next one's files are in `/pfs`.  After the last datum the call does not return: the worker ends the code.
 """
 
@@ -21,7 +21,7 @@ from pachd.pps.meta import Stats
 from pachd.pps.sandbox import Failed, Killed
 from pachd.pps.worker import Batch, Setting, Worker
 
-# serve(next_datum, status) -> (port, close): starts the worker's gRPC service; next_datum(error) blocks and gives the variables
+# serve(next_datum, status) -> (port, close) starts a gRPC service; next_datum(error) blocks and gives the variables
 Serve = Callable[[Callable[[str], list[str]], Callable[[], Any]], tuple[int, Callable[[], None]]]
 
 

@@ -1,0 +1,246 @@
+"""Pipelines that really run, asked over the wire."""
+
+import json
+import time
+
+import pytest
+
+from pachd.client import Client, RpcError
+from pachd.proto import pfs_pb2, pps_pb2, worker_pb2
+
+
+@pytest.fixture(scope="module")
+def client(pachd_process):
+    with Client(pachd_process.address) as client:
+        yield client
+
+
+def repo(name, type="user"):
+    return pfs_pb2.Repo(name=name, type=type, project=pfs_pb2.Project(name="default"))
+
+
+def branch_commit(name, branch="master", type="user"):
+    return pfs_pb2.Commit(repo=repo(name, type), branch=pfs_pb2.Branch(repo=repo(name, type), name=branch))
+
+
+def put(client, name, files, delete=()):
+    requests = [pfs_pb2.ModifyFileRequest(set_commit=branch_commit(name))]
+    for path in delete:
+        requests.append(pfs_pb2.ModifyFileRequest(delete_file=pfs_pb2.DeleteFile(path=path)))
+    for path, data in files.items():
+        requests.append(pfs_pb2.ModifyFileRequest(delete_file=pfs_pb2.DeleteFile(path=path)))
+        add = pfs_pb2.AddFile(path=path)
+        add.raw.value = data
+        requests.append(pfs_pb2.ModifyFileRequest(add_file=add))
+    client.pfs.ModifyFile(iter(requests))
+
+
+def new_repo(client, name, files=()):
+    client.pfs.CreateRepo(pfs_pb2.CreateRepoRequest(repo=repo(name)))
+    if files:
+        put(client, name, dict(files))
+
+
+def create(client, name, script, source, update=False, reprocess=False, transform=(), **more):
+    spec = {
+        "pipeline": {"name": name},
+        "transform": {"cmd": ["bash", "-e"], "stdin": script.splitlines(), **dict(transform)},
+        "input": source,
+        **more,
+    }
+    client.pps.CreatePipelineV2(
+        pps_pb2.CreatePipelineV2Request(
+            create_pipeline_request_json=json.dumps(spec), update=update, reprocess=reprocess
+        )
+    )
+
+
+def pipeline(name):
+    return pps_pb2.Pipeline(name=name, project=pfs_pb2.Project(name="default"))
+
+
+def last_job(client, name, timeout=60):
+    """The newest job, when it has ended."""
+    newest = next(iter(client.pps.ListJob(pps_pb2.ListJobRequest(pipeline=pipeline(name)))))
+    return client.pps.InspectJob(
+        pps_pb2.InspectJobRequest(job=newest.job, wait=True, details=True), timeout=timeout
+    )
+
+
+def read(client, name, path):
+    file = pfs_pb2.File(commit=branch_commit(name), path=path)
+    return b"".join(part.value for part in client.pfs.GetFile(pfs_pb2.GetFileRequest(file=file)))
+
+
+def names(client, name, type="user"):
+    request = pfs_pb2.GlobFileRequest(commit=branch_commit(name, type=type), pattern="/**")
+    return [info.file.path for info in client.pfs.GlobFile(request) if info.file_type == pfs_pb2.FILE]
+
+
+def glob(name, pattern="/*", **more):
+    return {"pfs": {"repo": name, "glob": pattern, **more}}
+
+
+def counts(job):
+    return job.data_processed, job.data_skipped, job.data_failed, job.data_recovered, job.data_total
+
+
+def test_a_job_and_what_changed_since(client):
+    new_repo(client, "a", {"/x": b"1", "/y": b"2"})
+    create(client, "copy", "cp /pfs/a/* /pfs/out/\necho done", glob("a"))
+    job = last_job(client, "copy")
+    assert (job.state, counts(job)) == (pps_pb2.JOB_SUCCESS, (2, 0, 0, 0, 2))
+    assert names(client, "copy") == ["/x", "/y"]
+    put(client, "a", {"/z": b"3"})
+    assert counts(last_job(client, "copy")) == (1, 2, 0, 0, 3)
+    put(client, "a", {"/x": b"changed"})
+    assert counts(last_job(client, "copy")) == (1, 2, 0, 0, 3)
+    assert read(client, "copy", "/x") == b"changed"
+    put(client, "a", {}, delete=["/y"])
+    assert counts(last_job(client, "copy")) == (0, 2, 0, 0, 2)
+    assert names(client, "copy") == ["/x", "/z"]
+    datums = list(client.pps.ListDatum(pps_pb2.ListDatumRequest(job=last_job(client, "copy").job)))
+    assert [d.state for d in datums] == [pps_pb2.SKIPPED, pps_pb2.SKIPPED]
+    assert [p for p in names(client, "copy", "meta") if p.startswith("/meta/")] == [
+        f"/meta/{d.datum.id}/meta" for d in datums
+    ]
+
+
+def test_a_failed_datum_fails_the_job_and_what_is_downstream(client):
+    new_repo(client, "b", {"/good": b"good", "/bad": b"bad"})
+    create(client, "picky", "if grep -q bad /pfs/b/*; then exit 3; fi\ncp /pfs/b/* /pfs/out/", glob("b"), datumTries=2)
+    create(client, "after", "cp /pfs/picky/* /pfs/out/", glob("picky"))
+    job = last_job(client, "picky")
+    assert (job.state, counts(job)) == (pps_pb2.JOB_FAILURE, (1, 0, 1, 0, 2))
+    failed = [d for d in client.pps.ListDatum(pps_pb2.ListDatumRequest(job=job.job)) if d.state == pps_pb2.FAILED]
+    assert job.reason == f"datum {failed[0].datum.id} failed"
+    assert names(client, "picky") == ["/good"]
+    after = last_job(client, "after")
+    assert after.state == pps_pb2.JOB_UNRUNNABLE
+    assert after.reason == "unrunnable because the following upstream pipelines failed: picky"
+    put(client, "b", {"/bad": b"better"})
+    assert last_job(client, "after").state == pps_pb2.JOB_SUCCESS
+    assert names(client, "after") == ["/bad", "/good"]
+
+
+def test_retries_err_cmd_accepted_codes_and_missing_programs(client):
+    new_repo(client, "c", {"/f": b"x"})
+    create(client, "rec", "exit 1", glob("c"), transform={"errCmd": ["true"]})
+    create(client, "acc", "cp /pfs/c/* /pfs/out\nexit 3", glob("c"), transform={"acceptReturnCode": [3]})
+    create(client, "none", "", glob("c"), transform={"cmd": ["/no/such/program"]}, datumTries=1)
+    create(client, "slow", "sleep 60", glob("c"), datumTries=1, datumTimeout="0.3s")
+    create(client, "long", "sleep 60", glob("c"), jobTimeout="0.5s")
+    assert counts(last_job(client, "rec")) == (0, 0, 0, 1, 1)
+    assert counts(last_job(client, "acc")) == (1, 0, 0, 0, 1)
+    assert names(client, "acc") == ["/f"]
+    assert last_job(client, "none").state == pps_pb2.JOB_FAILURE
+    assert last_job(client, "slow").state == pps_pb2.JOB_FAILURE
+    assert last_job(client, "long").state == pps_pb2.JOB_KILLED
+    text = [m.message for m in client.pps.GetLogs(pps_pb2.GetLogsRequest(pipeline=pipeline("none")))]
+    assert any("no such file or directory" in line for line in text)
+
+
+def test_logs_of_a_datum(client):
+    new_repo(client, "d", {"/x": b"", "/y": b""})
+    create(client, "talk", "echo hello $d\necho err >&2", glob("d"), parallelismSpec={"constant": 2})
+    job = last_job(client, "talk")
+    lines = list(client.pps.GetLogs(pps_pb2.GetLogsRequest(job=job.job)))
+    assert sorted(line.message for line in lines if line.user) == [
+        "err", "err", "hello /pfs/d/x", "hello /pfs/d/y",
+    ]
+    one = lines[0].datum_id
+    of_one = client.pps.GetLogs(pps_pb2.GetLogsRequest(job=job.job, datum=pps_pb2.Datum(job=job.job, id=one)))
+    assert {line.datum_id for line in of_one} == {one}
+    filtered = client.pps.GetLogs(pps_pb2.GetLogsRequest(pipeline=pipeline("talk"), data_filters=["/x"]))
+    assert {line.data[0].path for line in filtered} == {"/x"}
+
+
+def test_outputs_links_and_names(client):
+    new_repo(client, "e", {"/in": b"input"})
+    script = """
+    mkdir -p /pfs/out/empty /pfs/out/deep/er; mkfifo /pfs/out/pipe; echo 1 > /pfs/out/deep/er/f
+    ln -s /pfs/e/in /pfs/out/link; ln -s er/f /pfs/out/deep/rel; mkdir /tmp/d; echo t > /tmp/d/t; ln -s /tmp/d /pfs/out/dir
+    """
+    create(client, "outs", script, glob("e"))
+    assert last_job(client, "outs").state == pps_pb2.JOB_SUCCESS
+    assert names(client, "outs") == ["/deep/er/f", "/deep/rel", "/dir/t", "/link"]
+    assert read(client, "outs", "/link") == b"input"
+    create(client, "illegal", "touch '/pfs/out/a*b'", glob("e"), datumTries=1)
+    assert last_job(client, "illegal").state == pps_pb2.JOB_FAILURE
+
+
+def test_stop_start_update_and_delete(client):
+    new_repo(client, "f", {"/x": b"1"})
+    create(client, "p", "cp /pfs/f/* /pfs/out/", glob("f"))
+    last_job(client, "p")
+    client.pps.StopPipeline(pps_pb2.StopPipelineRequest(pipeline=pipeline("p")))
+    put(client, "f", {"/y": b"2"})
+    info = client.pps.InspectPipeline(pps_pb2.InspectPipelineRequest(pipeline=pipeline("p"), details=True))
+    assert (info.state, info.stopped) == (pps_pb2.PIPELINE_PAUSED, True)
+    assert len(list(client.pps.ListJob(pps_pb2.ListJobRequest(pipeline=pipeline("p"))))) == 1
+    client.pps.StartPipeline(pps_pb2.StartPipelineRequest(pipeline=pipeline("p")))
+    assert counts(last_job(client, "p")) == (1, 1, 0, 0, 2)
+    create(client, "p", "cp /pfs/f/* /pfs/out/; touch /pfs/out/new", glob("f"), update=True)
+    assert counts(last_job(client, "p")) == (0, 2, 0, 0, 2)
+    create(client, "p", "cat /pfs/f/* > /pfs/out/n$(cat /pfs/f/*)", glob("f"), update=True, reprocess=True)
+    assert counts(last_job(client, "p")) == (2, 0, 0, 0, 2)
+    assert names(client, "p") == ["/n1", "/n2"]
+    with pytest.raises(RpcError, match="already exists"):
+        create(client, "p", "true", glob("f"))
+    client.pps.DeletePipeline(pps_pb2.DeletePipelineRequest(pipeline=pipeline("p")))
+    with pytest.raises(RpcError, match="not found"):
+        client.pps.InspectPipeline(pps_pb2.InspectPipelineRequest(pipeline=pipeline("p")))
+
+
+def test_stopping_a_job_that_runs(client):
+    new_repo(client, "g", {"/x": b"1"})
+    create(client, "sleeper", "sleep 60", glob("g"))
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        job = next(iter(client.pps.ListJob(pps_pb2.ListJobRequest(pipeline=pipeline("sleeper"), details=True))))
+        if job.state == pps_pb2.JOB_RUNNING and job.details.worker_status:
+            break
+        time.sleep(0.05)
+    assert job.details.worker_status[0].datum_status.data[0].path == "/x"
+    client.pps.StopJob(pps_pb2.StopJobRequest(job=job.job))
+    job = last_job(client, "sleeper")
+    assert (job.state, job.reason) == (pps_pb2.JOB_KILLED, "job stopped")
+    commit = client.pfs.InspectCommit(
+        pfs_pb2.InspectCommitRequest(commit=branch_commit("sleeper"), wait=pfs_pb2.FINISHED)
+    )
+    assert commit.error == "job stopped"
+
+
+BATCH = """
+import os, sys
+from pachd.client import Client
+from pachd.proto import worker_pb2
+print("started")
+error = ""
+with Client("127.0.0.1:" + os.environ["PPS_WORKER_GRPC_PORT"]) as client:
+    while True:
+        answer = client.worker.NextDatum(worker_pb2.NextDatumRequest(error=error), timeout=None)
+        error = ""
+        env = dict(line.split("=", 1) for line in answer.env)
+        data = open(env["h"]).read()
+        if data == "bad":
+            error = "cannot"
+            continue
+        with open("/pfs/out/" + os.path.basename(env["h"]), "w") as out:
+            out.write(data * 2)
+"""
+
+
+def test_datum_batching(client):
+    assert worker_pb2.NextDatumRequest
+    new_repo(client, "h", {f"/{i}": b"%d" % i for i in range(40)})
+    transform = {"cmd": ["python3", "-c", BATCH], "stdin": [], "datumBatching": True}
+    create(client, "batch", "", glob("h"), transform=transform)
+    job = last_job(client, "batch")
+    assert (job.state, counts(job)) == (pps_pb2.JOB_SUCCESS, (40, 0, 0, 0, 40))
+    assert read(client, "batch", "/7") == b"77"
+    text = [m.message for m in client.pps.GetLogs(pps_pb2.GetLogsRequest(job=job.job))]
+    assert text.count("started") == 1
+    put(client, "h", {"/bad": b"bad"})
+    job = last_job(client, "batch")
+    assert (job.state, counts(job)[2]) == (pps_pb2.JOB_FAILURE, 1)
