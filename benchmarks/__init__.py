@@ -1,0 +1,1 @@
+"""The speed table, measured: `python -m benchmarks`."""
