@@ -17,10 +17,9 @@ CREATE TABLE IF NOT EXISTS change (
 );
 CREATE INDEX IF NOT EXISTS change_commit ON change (commit_pk, pk);
 
--- File sets: changes over a tree, kept until they expire.
+-- File sets: changes that belong to no commit yet, kept until they expire.
 CREATE TABLE IF NOT EXISTS file_set (
     id TEXT PRIMARY KEY,
-    base BLOB,
     bytes INTEGER NOT NULL,
     ops BLOB NOT NULL,
     expires INTEGER NOT NULL

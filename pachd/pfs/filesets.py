@@ -2,11 +2,9 @@
 
 A commit's tree is its parent's with the streams that were written into it applied. Until the commit finishes, the
 streams are kept as rows of `change`; a reader applies them in memory.
-
-`row` is a commit as `refs` gives it: pk, parent_pk, state, root and error are used here.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 from pachd.errors import PachError
 from pachd.pfs import changes
@@ -15,6 +13,27 @@ from pachd.store.contents import ContentWriter
 from pachd.store.pages import Page, Pages
 from pachd.store.store import Snapshot, Txn
 from pachd.store.tree import Tree
+
+
+class CommitLike(Protocol):
+    """What is needed to know of a commit: `pachd.pfs.refs.CommitRow` has it."""
+
+    @property
+    def pk(self) -> int: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def repo(self) -> object: ...
+    @property
+    def parent_pk(self) -> int | None: ...
+    @property
+    def state(self) -> int: ...
+    @property
+    def error(self) -> str: ...
+    @property
+    def root(self) -> bytes | None: ...
+    @property
+    def finishing(self) -> int | None: ...
 
 
 class Finished(NamedTuple):
@@ -36,7 +55,7 @@ class _Open(NamedTuple):
     pages: dict[bytes, Page]
 
 
-def add(txn: Txn, row: Any, ops: list[bytes], size: int) -> None:
+def add(txn: Txn, row: CommitLike, ops: list[bytes], size: int) -> None:
     """Append one stream to an open commit: its packed operations, and how many bytes it brought."""
     txn.db.executemany(
         "INSERT INTO change (commit_pk, bytes, ops) VALUES (?,?,?)",
@@ -44,7 +63,7 @@ def add(txn: Txn, row: Any, ops: list[bytes], size: int) -> None:
     )
 
 
-def finish(txn: Txn, row: Any) -> Finished:
+def finish(txn: Txn, row: CommitLike) -> Finished:
     """Apply what was written into an open commit to the tree of its parent.
 
     Raises PachError if the parent is not finished. An invalid tree is no exception: the commit finishes with the
@@ -68,12 +87,12 @@ def finish(txn: Txn, row: Any) -> Finished:
     return Finished(tree.root, size, error)
 
 
-def clear(txn: Txn, row: Any) -> None:
+def clear(txn: Txn, row: CommitLike) -> None:
     """Forget everything that was written into an open commit, or drop what is left of a deleted one."""
     txn.db.execute("DELETE FROM change WHERE commit_pk=?", (row.pk,))
 
 
-def size_upper_bound(txn: Snapshot, row: Any) -> int:
+def size_upper_bound(txn: Snapshot, row: CommitLike) -> int:
     """The bytes of an open commit's parent plus all that was written into it."""
     try:
         base = Tree(Pages(txn), base_root(txn, row)).total().size
@@ -85,7 +104,7 @@ def size_upper_bound(txn: Snapshot, row: Any) -> int:
     return base + written
 
 
-def base_root(txn: Snapshot, row: Any) -> bytes | None:
+def base_root(txn: Snapshot, row: CommitLike) -> bytes | None:
     """The tree that an open commit builds on: that of its nearest ancestor without an error.
 
     Raises PachError if that one is not finished.
@@ -105,7 +124,7 @@ def base_root(txn: Snapshot, row: Any) -> bytes | None:
     return None
 
 
-def tree_of(txn: Snapshot, row: Any) -> Tree:
+def tree_of(txn: Snapshot, row: CommitLike) -> Tree:
     """The tree of a commit, open or finished. Raises PachError if it is open and its parent is not finished."""
     if row.state == pfs_pb2.FINISHED:
         return Tree(Pages(txn), row.root)

@@ -5,7 +5,6 @@ A `Modification` is filled outside of any transaction, so that a slow client kee
 """
 
 import hashlib
-from typing import Any
 
 from pachd.errors import NotFound, PachError
 from pachd.pfs import changes, filesets, paths
@@ -70,7 +69,13 @@ class Modification:
             self._add((changes.DELETE, f"{path}\0{tag}" if tag else path))
 
     def copy(
-        self, src_row: Any, src: str, dst: str, append: bool = False, datum: str = "", src_datum: str = ""
+        self,
+        src_row: filesets.CommitLike,
+        src: str,
+        dst: str,
+        append: bool = False,
+        datum: str = "",
+        src_datum: str = "",
     ) -> None:
         """Copy a file, or all files below a directory, of the commit `src_row` as it is now; nothing there, nothing
         copied.
@@ -84,7 +89,7 @@ class Modification:
     def copy_from(
         self,
         txn: Snapshot,
-        src_row: Any,
+        src_row: filesets.CommitLike,
         src: str,
         dst: str,
         append: bool = False,
@@ -141,7 +146,7 @@ class Modification:
         self._close_row()
         self._writer.seal()
 
-    def apply(self, txn: Txn, row: Any) -> None:
+    def apply(self, txn: Txn, row: filesets.CommitLike) -> None:
         """Append the stream to an open commit, in O(stream)."""
         ops = self.flush(txn)
         filesets.add(txn, row, ops, self.size)

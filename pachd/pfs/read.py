@@ -5,7 +5,7 @@ directories (with their slash) included.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pachd.errors import NotFound, PachError
 from pachd.pfs import changes, encode, filesets, globs, paths
@@ -62,7 +62,7 @@ class View:
         self.failed = False  # known to have one, perhaps
 
     @classmethod
-    def of(cls, txn: Snapshot, row: Any, datum: str = "", asked_id: str = "") -> "View":
+    def of(cls, txn: Snapshot, row: filesets.CommitLike, datum: str = "", asked_id: str = "") -> "View":
         """The view of a commit. asked_id: the commit ID in the client's request, which Pachyderm's errors repeat.
 
         Raises PachError if the commit is open and the one it builds on is not finished.
@@ -116,6 +116,7 @@ class View:
         clean = paths.clean(path)
         if clean != "/":
             yield from self._files(clean, clean + "\1")
+            self._check_collision(clean)
         yield from self._children(paths.as_dir(clean))
 
     def walk(self, path: str) -> Iterator[Entry]:
@@ -129,6 +130,7 @@ class View:
             for entry in self._files(clean, clean + "\1"):
                 empty = False
                 yield entry
+            self._check_collision(clean)
         for entry in self._below(paths.as_dir(clean)):
             empty = False
             yield entry

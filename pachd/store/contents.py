@@ -101,6 +101,7 @@ class _Shared:
         self.row_bytes = 0
         self.packs: dict[int, int] = {}
         self.pins: Counter[int] = Counter()
+        self.doomed: list[int] = []
         with store.read() as snapshot:
             known = {r[0] for r in snapshot.db.execute("SELECT id FROM container WHERE data IS NULL")}
             last: int = snapshot.db.execute("SELECT coalesce(max(id), 0) FROM container").fetchone()[0]
@@ -150,14 +151,16 @@ class _Shared:
             return os.dup(fd)  # so that nobody closes it under a reader
 
     def forget(self, containers: list[int]) -> None:
-        """Drop what is known of collected containers, and remove their packs."""
+        """Drop what is known of collected containers, and remove the packs of those collected the time before."""
         with self.lock:
+            for container in self.doomed:
+                system.remove(self.path(container))
+            self.doomed = list(containers)
             for container in containers:
                 self.row_bytes -= len(self.rows.pop(container, b""))
                 fd = self.packs.pop(container, None)
                 if fd is not None:
                     os.close(fd)
-                system.remove(self.path(container))
 
     def close(self) -> None:
         with self.lock:

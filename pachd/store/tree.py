@@ -81,7 +81,8 @@ def _sum_child(child: Child) -> Total:
     return Total(child[4], child[5], numbers, path_of(child[0]), path_of(child[1]))
 
 
-def _summary(page_id: bytes, level: int, entries: Sequence[Any]) -> Child:
+def summary(page_id: bytes, level: int, entries: Sequence[Any]) -> Child:
+    """What the page with these entries is to its parent."""
     tag: str | None
     if level == 0:
         total = _sum_files(entries)
@@ -257,7 +258,7 @@ class Tree:
         out = []
         for i in range(0, len(entries), step):
             part = tuple(entries[i : i + step])
-            out.append(_summary(self.pages.put(level, part), level, part))
+            out.append(summary(self.pages.put(level, part), level, part))
         return out
 
     def _joined(self, level: int, children: list[Child]) -> list[Child]:

@@ -47,8 +47,8 @@ class Repo:
                 "INSERT INTO commits (id, parent_pk, state, error) VALUES (hex(randomblob(16)), ?, ?, '')",
                 (self.head, pfs_pb2.STARTED),
             )
-            self.head = cursor.lastrowid
-        assert self.head is not None
+        assert cursor.lastrowid is not None
+        self.head = cursor.lastrowid  # only now: the commit may fail
         return self.head
 
     def write(self, *steps: Callable[[Modification], object]) -> None:

@@ -1,0 +1,107 @@
+"""Checking that the store holds what its trees say: pages, their sums, contents and, if asked, every byte."""
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+
+from pachd.store import contents
+from pachd.store.pages import page_hash
+from pachd.store.store import Snapshot, StoreError
+from pachd.store.tree import FANOUT, summary
+
+
+class Fsck:
+    """One check of one snapshot. Trees share pages: each page and each reference is looked at once."""
+
+    def __init__(self, txn: Snapshot, rehash: bool = False) -> None:
+        """rehash: also read every file and compare its hash."""
+        self._txn = txn
+        self._rehash = rehash
+        self._sizes: dict[int, int] = dict(
+            txn.db.execute("SELECT id, size FROM container WHERE data IS NULL OR length(data)=size").fetchall()
+        )
+        self._done: dict[bytes, Any] = {}
+        self._hashed: set[tuple[int, ...]] = set()
+
+    def packs(self) -> Iterator[str]:
+        """Packs that are missing or shorter than they should be."""
+        folder = contents.shared(self._txn.store)
+        for container, size in self._txn.db.execute("SELECT id, size FROM container WHERE data IS NULL"):
+            try:
+                found = os.stat(folder.path(container)).st_size
+            except FileNotFoundError:
+                yield f"pack {container:x} is missing: {folder.path(container)}"
+                continue
+            if found < size:
+                yield f"pack {container:x} has {found} bytes instead of {size}"
+
+    def tree(self, root: bytes | None) -> Iterator[str]:
+        """What is wrong with a tree, a sentence each; nothing if it is sound."""
+        if root is not None:
+            yield from self._page(root)
+
+    def _page(self, page_id: bytes) -> Iterator[str]:
+        if page_id in self._done:
+            return
+        self._done[page_id] = None
+        row = self._txn.db.execute("SELECT data FROM page WHERE id=?", (page_id,)).fetchone()
+        name = f"page {page_id.hex()}"
+        if row is None:
+            yield f"{name} is missing"
+            return
+        if page_hash(row[0]) != page_id:
+            yield f"{name} is damaged: its bytes have another hash"
+            return
+        level, entries = msgpack.unpackb(row[0], use_list=False)
+        keys = [entry[0] for entry in entries]
+        if not 0 < len(entries) <= FANOUT or keys != sorted(set(keys)):
+            yield f"{name} is malformed: {len(entries)} entries, or out of order"
+            return
+        if level == 0:
+            for entry in entries:
+                yield from self._file(entry)
+        else:
+            for child in entries:
+                yield from self._page(child[2])
+                found = self._done.get(child[2])
+                if found is not None and found != child:
+                    yield f"{name} has a wrong sum for its page {child[2].hex()}"
+        self._done[page_id] = summary(page_id, level, entries)
+
+    def _file(self, entry: Any) -> Iterator[str]:
+        key, size, digest, refs, blocks = entry
+        path = key.replace("\0", " of datum ")
+        if sum(refs[2::3]) != size:
+            yield f"file {path} has {sum(refs[2::3])} bytes instead of {size}"
+        for container, offset, length in _threes(refs):
+            if container not in self._sizes:
+                yield f"file {path} refers to container {container}, which is missing or damaged"
+                return
+            if offset + length > self._sizes[container]:
+                yield f"file {path} refers to bytes behind the end of container {container}"
+                return
+        if not self._rehash or (refs and refs in self._hashed):
+            return
+        self._hashed.add(refs)
+        try:
+            hasher = contents.BlockHasher()
+            for piece in contents.read(self._txn, refs):
+                hasher.update(piece)
+        except (StoreError, OSError) as err:
+            yield f"file {path} cannot be read: {err}"
+            return
+        if hasher.finish() != (digest, blocks):
+            yield f"file {path} is damaged: its bytes have another hash"
+
+
+def _threes(refs: tuple[int, ...]) -> Iterable[tuple[int, int, int]]:
+    return zip(refs[::3], refs[1::3], refs[2::3], strict=True)
+
+
+def database(txn: Snapshot) -> Iterator[str]:
+    """What SQLite finds wrong with the database itself."""
+    for (line,) in txn.db.execute("PRAGMA integrity_check"):
+        if line != "ok":
+            yield f"database: {line}"
