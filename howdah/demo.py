@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -54,20 +55,22 @@ def run(
     folder = data or Path(tempfile.mkdtemp(prefix="howdah-demo-"))
     started = time.monotonic()
     layout = None
+    report_written = False
     try:
         with Services() as running:
-            running.stop_on_signals()
+            signal.signal(
+                signal.SIGTERM, signal.default_int_handler
+            )  # both end what is under way, and then the services
             ports = free_port(30650), free_port(9002), free_port(8080)
             layout = up.lay_out(folder, pachd_address, None, *ports)
             for service in up.services(layout):
                 with step(out, f"starting {service.name}"):
                     running.start(service)
-                if running.stopping.is_set():
-                    return 130
             with Client(layout.pachd_address, timeout=120) as client:
                 answer = Demo(out, layout, client).play()
             answer["seconds"] = round(time.monotonic() - started, 1)
             report.write_text(json.dumps(answer, indent=2) + "\n")
+            report_written = True
             if as_json:
                 click.echo(json.dumps(answer, indent=2))
             else:
@@ -87,8 +90,10 @@ def run(
         click.echo(f"Error: {message}\nLogs: {folder / 'logs'}", err=True)
         return 1
     except KeyboardInterrupt:
-        return 130
-    if data is None and not keep:
+        if not report_written:
+            click.echo("Stopped.", err=True)
+            return 130
+    if data is None and not keep and layout is not None:
         remove(folder, layout.mount_dir)
     return 0
 
@@ -121,19 +126,15 @@ class Demo:
             turns = assignments(items)
             first = [(who, n) for who, n in turns if n < FIRST]
             second = [(who, n) for who, n in turns if n >= FIRST]
-            self.label(
-                "round 1: labelling",
-                people,
-                tasks,
-                ((who, items[n], self.answer(who, items[n], n)) for who, n in first),
-            )
+            said = [(who, items[n], self.answer(who, items[n], n)) for who, n in first]
+            wrong = [(who, item) for who, item, digit in said if digit != self.truth[item]]
+            stated = ", ".join(f"{sum(w == who for w, _ in wrong)} by {who}" for who in ANNOTATORS)
+            self.label(f"round 1: labelling ({FIRST} images; wrong on purpose: {stated})", people, tasks, said)
             commit, took = self.sync(people[ANNOTATORS[0]], target)
             seconds[commit] = took
             self.wait(commit)
-            self.label(
-                "round 2: labelling", people, tasks, ((who, items[n], self.truth[items[n]]) for who, n in second)
-            )
-            wrong = [(who, items[n]) for who, n in first if self.answer(who, items[n], n) != self.truth[items[n]]]
+            said = [(who, items[n], self.truth[items[n]]) for who, n in second]
+            self.label(f"round 2: labelling ({SECOND} more images)", people, tasks, said)
             fixes = wrong[::2]
             self.label("round 2: correcting", people, tasks, ((w, i, self.truth[i]) for w, i in fixes), correct=True)
             commit, took = self.sync(people[ANNOTATORS[1]], target)

@@ -111,6 +111,9 @@ class Services:
         return self
 
     def __exit__(self, *exc: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):  # an impatient second Ctrl-C must leave nothing behind
+                signal.signal(number, signal.SIG_IGN)
         while self.running:
             self.running.pop().stop()
 

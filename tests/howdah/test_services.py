@@ -1,0 +1,134 @@
+"""Starting, watching and stopping child processes; `howdah up` as a process."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from howdah import up
+from howdah.services import Service, ServiceError, Services
+from tests.processes import ROOT, Pachd, free_port
+
+
+def sleeper(tmp_path: Path, name: str, code: str = "import time; time.sleep(60)", seconds: float = 10) -> Service:
+    """A service that is ready when its file is there and writes a line to `order` when it is told to stop."""
+    ready = tmp_path / name
+    program = (
+        f"import signal, sys, pathlib\n"
+        f"def end(*_):\n    open({str(tmp_path / 'order')!r}, 'a').write({name!r} + ' ')\n    sys.exit(0)\n"
+        f"signal.signal(signal.SIGTERM, end)\npathlib.Path({str(ready)!r}).touch()\n{code}"
+    )
+    command = [sys.executable, "-c", program]
+    return Service(name, "http://127.0.0.1:1", command, tmp_path / f"{name}.log", ready.exists, seconds)
+
+
+def test_stopped_in_reverse_order(tmp_path: Path) -> None:
+    with Services() as running:
+        for name in "abc":
+            running.start(sleeper(tmp_path, name))
+        pids = [s.process.pid for s in running.running if s.process]
+    assert (tmp_path / "order").read_text() == "c b a "
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_children_of_children_are_gone_too(tmp_path: Path) -> None:
+    code = (
+        "import subprocess\nchild = subprocess.Popen(['sleep', '60'])\n"
+        f"open({str(tmp_path / 'child')!r}, 'w').write(str(child.pid))\nchild.wait()"
+    )
+    with Services() as running:
+        running.start(sleeper(tmp_path, "a", code))
+        while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text():
+            time.sleep(0.02)
+    pid = int((tmp_path / "child").read_text())
+    for _ in range(100):
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("the child of a stopped service lives on")
+
+
+def test_death_is_told_with_the_end_of_the_log(tmp_path: Path) -> None:
+    with Services() as running:
+        running.start(sleeper(tmp_path, "a", "import time; time.sleep(0.3); raise SystemExit('no space left')"))
+        dead = running.watch(0.05)
+        assert dead is not None and dead.name == "a" and "no space left" in dead.tail()
+
+
+def test_one_that_ends_at_once_and_one_that_is_never_ready(tmp_path: Path) -> None:
+    with Services() as running:
+        service = sleeper(tmp_path, "a", "")
+        service.command = [sys.executable, "-c", "raise SystemExit('bad option')"]
+        with pytest.raises(ServiceError, match=r"(?s)a ended with exit code 1.*bad option"):
+            running.start(service)
+        slow = sleeper(tmp_path, "b", seconds=0.5)
+        slow.ready = lambda: False
+        with pytest.raises(ServiceError, match="not ready after"):
+            running.start(slow)
+
+
+def test_login_is_kept_and_private(tmp_path: Path) -> None:
+    first = up.login(tmp_path / "login.json")
+    assert up.login(tmp_path / "login.json") == first and len(first[1]) >= 12
+    assert stat.S_IMODE((tmp_path / "login.json").stat().st_mode) == 0o600
+
+
+def howdah(*arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "howdah", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, start_new_session=True
+    )
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_up_without_label_studio(tmp_path: Path, end: signal.Signals) -> None:
+    pachd, mount = free_port(), free_port()
+    ports = ["--pachd-port", str(pachd), "--mount-port", str(mount)]
+    process = howdah("up", "--data", str(tmp_path / "data"), "--no-label-studio", "--json", *ports)
+    try:
+        assert process.stdout is not None
+        lines = [json.loads(process.stdout.readline()) for _ in range(2)]
+        assert [line["service"] for line in lines] == ["pachd", "mount-server"]
+        assert lines[0]["url"] == f"grpc://127.0.0.1:{pachd}"
+        assert up.answers(f"127.0.0.1:{pachd}") and up.responds(f"http://127.0.0.1:{mount}/health")
+        children = psutil.Process(process.pid).children(recursive=True)
+        second = howdah("up", "--data", str(tmp_path / "other"), "--no-label-studio", *ports)
+        _, error = second.communicate(timeout=60)
+        assert second.returncode == 1 and "listens on" in error
+        process.send_signal(end)
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == 0, error
+        assert not any(child.is_running() for child in children)
+        assert not os.path.ismount(tmp_path / "data/pfs")
+    finally:
+        process.kill()
+
+
+def test_up_on_another_pachd_and_death_of_a_child(tmp_path: Path, pachd_process: Pachd) -> None:
+    arguments = ["--pachd-address", pachd_process.address, "--no-label-studio", "--mount-port", str(free_port())]
+    process = howdah("up", "--data", str(tmp_path / "data"), *arguments)
+    try:
+        assert process.stdout is not None
+        assert pachd_process.address in process.stdout.readline()
+        assert "mount-server" in process.stdout.readline()
+        (child,) = psutil.Process(process.pid).children()
+        child.kill()
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == 1 and "mount-server ended with exit code -9" in error
+    finally:
+        process.kill()
+        subprocess.run(["fusermount", "-uz", str(tmp_path / "data/pfs")], capture_output=True, timeout=30)
+
+
+def test_up_with_an_address_where_nothing_is(tmp_path: Path) -> None:
+    process = howdah("up", "--data", str(tmp_path / "data"), "--pachd-address", f"127.0.0.1:{free_port()}")
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1 and "no pachd answers" in error
