@@ -122,9 +122,9 @@ class PachydermExportStorageFormLayoutAPI(base.ExportStorageFormLayoutAPI):
     """Reads form_layout.yml beside this file."""
 
 
-def provider_script(request: HttpRequest) -> FileResponse:
-    """The script that adds our provider to the dialog."""
-    path = Path(__file__).parent / "static_js" / "provider.js"
+def dialog_script(request: HttpRequest, name: str) -> FileResponse:
+    """The scripts for the storage dialog (`provider`) and the storage cards (`cards`); the route names no others."""
+    path = Path(__file__).parent / "static_js" / f"{name}.js"
     response = FileResponse(path.open("rb"), content_type="application/javascript")
     response["Cache-Control"] = "no-cache"
     return response

@@ -51,6 +51,7 @@ def commit_labels(storage: PachydermExportStorage, pressed_by: str) -> tuple[int
         result = _commit(storage, storages, ref, pressed_by)
     if problems:
         result["problems"] = sorted(set(problems))[:SHOWN]
+    result["total_annotations"] = Annotation.objects.filter(project_id=storage.project_id).count()
     return result["added"] + result["changed"] + result["deleted"], result
 
 

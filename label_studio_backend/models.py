@@ -149,7 +149,7 @@ class PachydermImportStorageLink(ImportStorageLink):
 class PachydermExportStorage(PachydermStorage, ExportStorage):
     """Target storage: labels become files, a Sync becomes one commit.
 
-    Deleted labels are deleted in the next commit whatever `can_delete_objects` says: the history keeps them.
+    Deleted labels are deleted in the next commit (the history keeps them) unless `can_delete_objects` is switched off.
     """
 
     last_commit = models.CharField(max_length=64, default="", blank=True, editable=False)
@@ -179,8 +179,11 @@ class PachydermExportStorage(PachydermStorage, ExportStorage):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """A storage that points elsewhere now knows nothing of what the new place holds."""
-        before = type(self).objects.filter(pk=self.pk).values("repository", "prefix").first() if self.pk else None
+        fields = ("repository", "prefix", "can_delete_objects")
+        before = type(self).objects.filter(pk=self.pk).values(*fields).first() if self.pk else None
         super().save(*args, **kwargs)
+        if before and before["can_delete_objects"] is False and self.can_delete_objects is not False:
+            self.labelled_tasks.filter(count=0).update(count=-1)  # deletions that were left out until now
         if before and (before["repository"], before["prefix"] or "") != (self.repository, self.prefix or ""):
             self.labelled_tasks.all().delete()
             self.files.all().delete()

@@ -18,6 +18,9 @@ _PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,50}\Z")
 _BRANCH = re.compile(r"[A-Za-z0-9_-]+\Z")
 _COMMIT = re.compile(r"[0-9a-f]{12}4[0-9a-f]{19}\Z|[0-9a-f]{32}\Z")
 
+# Pachyderm 2.12 takes printable ASCII without its globbing characters as names of files.
+_ILLEGAL = re.compile(r"[^ -~]|[*?\[\]{}!()@+^]")
+
 
 class Ref(NamedTuple):
     """A repository with the branch that is followed or the commit that is pinned (exactly one of them is set)."""
@@ -95,7 +98,12 @@ def clean_path(path: str) -> str:
 
 def clean_prefix(prefix: str | None) -> str:
     """A directory prefix in canonical form: "" for the root, else `/a/b` without a trailing slash. Raises: ValueError."""
-    return clean_path(prefix) if prefix and prefix.strip("/ ") else ""
+    if not prefix or not prefix.strip("/ "):
+        return ""
+    bad = _ILLEGAL.search(prefix)
+    if bad:
+        raise ValueError(f'The prefix "{prefix}" holds {bad.group()!r}, which Pachyderm does not allow in paths.')
+    return clean_path(prefix.strip())
 
 
 def parse_address(uri: str) -> FileAddress:

@@ -22,7 +22,7 @@ from tasks.models import Annotation, Task
 from users.models import User
 
 from .canonical import digest, encode, iso, label_path
-from .mount_api import mount_api
+from .mount_api import MountError, mount_api
 from .refs import Ref, first_address
 from .source import data_key
 
@@ -195,7 +195,13 @@ class _Batch:
         remembered: dict[str, tuple[str, datetime | None]] = {}
         for path in sorted(paths - taken.keys()):
             old = known[path].staged if path in known else ""
-            text = self._text(self.tasks[winners[path]]) if path in winners else ""
+            if path not in winners and old and self.storage.can_delete_objects is False:
+                continue
+            try:
+                text = self._text(self.tasks[winners[path]]) if path in winners else ""
+            except ValueError as error:
+                taken[path] = f"{path}: the labels of task {winners[path]} are not valid JSON ({error})."
+                continue
             new = digest(text) if text else ""
             if text and (new != old or force):
                 sent.append({"path": path, "text": text})
@@ -204,11 +210,30 @@ class _Batch:
             newest = self._fingerprint(winners[path])["newest"] if text else None
             if new != old or path not in known:
                 remembered[path] = (new, newest)
-        if sent:
-            mount_api().stage(self.ref, sent, timeout)
+        for path, sentence in self._send(sent, timeout).items():
+            taken[path] = sentence
+            remembered.pop(path, None)
         self._remember(remembered, {task: path for task, path in self.paths.items() if path not in taken})
         deleted = sum("delete" in file for file in sent)
         return Outcome(len(sent) - deleted, deleted, [taken[path] for path in sorted(taken)])
+
+    def _send(self, files: list[dict[str, Any]], timeout: float) -> dict[str, str]:
+        """Stage files; one that the mount server refuses (a name that Pachyderm does not take) must not stop the others.
+
+        Returns: {path: sentence} of the refused ones.
+        """
+        if not files:
+            return {}
+        try:
+            mount_api().stage(self.ref, files, timeout)
+            return {}
+        except MountError as error:
+            if error.status != 400:
+                raise
+            if len(files) == 1:
+                return {files[0]["path"]: f"{files[0]['path']} is refused: {error}"}
+        half = len(files) // 2
+        return self._send(files[:half], timeout) | self._send(files[half:], timeout)
 
     def _taken(self, paths: set[str], known: dict[str, Any]) -> dict[str, str]:
         from .models import LabelFile

@@ -21,6 +21,6 @@ urlpatterns = [
     re_path(_TARGET + r"/(?P<pk>\d+)/sync/?$", api.PachydermExportStorageSyncAPI.as_view()),
     re_path(_TARGET + r"/validate/?$", api.PachydermExportStorageValidateAPI.as_view()),
     re_path(_TARGET + r"/form/?$", api.PachydermExportStorageFormLayoutAPI.as_view()),
-    re_path(r"^howdah/provider\.js$", api.provider_script),
+    re_path(r"^howdah/(?P<name>provider|cards)\.js$", api.dialog_script),
     *stock_urlpatterns,
 ]

@@ -48,6 +48,11 @@
           name: "use_blob_urls", type: "hidden", label: "", target: "import", defaultValue: true,
           schema: boolean.create().default(true),
         },
+        // Deleted labels are deleted in the next commit; the history keeps them. The dialog shows this as a switch.
+        {
+          name: "can_delete_objects", type: "hidden", label: "", target: "export", defaultValue: true,
+          schema: boolean.create().default(true),
+        },
         {
           name: "recursive_scan", type: "hidden", label: "", target: "import", defaultValue: true,
           schema: boolean.create().default(true),
