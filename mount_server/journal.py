@@ -1,0 +1,308 @@
+"""The staging journal: what writers were told is safe, until pachd has it.
+
+One SQLite database (WAL) in the state directory holds names, states and small contents; larger contents are files beside
+it. A row survives kill -9 as soon as `put` has returned; `sync` makes everything before it survive a power cut too, and a
+thread does that ten times a second by itself. A second server on the same state directory is refused.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from mount_server.errors import Conflict, NoSpace
+from mount_server.source import CommitRef
+
+FORMAT = 1
+INLINE_LIMIT = 128 * 1024  # bytes; larger contents become files
+SYNC_INTERVAL = 0.1  # seconds a closed file may wait before it survives a power cut
+KEPT_RESULTS = 200
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS mounts (name TEXT PRIMARY KEY, project TEXT NOT NULL, repo TEXT NOT NULL, branch TEXT NOT NULL,
+  commit_id TEXT NOT NULL, path TEXT NOT NULL, mode TEXT NOT NULL, head TEXT NOT NULL, head_time INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS staged (mount TEXT NOT NULL, path TEXT NOT NULL, kind TEXT NOT NULL, seq INTEGER NOT NULL,
+  size INTEGER NOT NULL, mtime INTEGER NOT NULL, data BLOB, blob TEXT NOT NULL, project TEXT NOT NULL, repo TEXT NOT NULL,
+  commit_id TEXT NOT NULL, source_path TEXT NOT NULL, hash BLOB NOT NULL, PRIMARY KEY (mount, path)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS intents (mount TEXT PRIMARY KEY, idempotency_key TEXT NOT NULL, seq INTEGER NOT NULL,
+  started INTEGER NOT NULL, parent TEXT NOT NULL, description TEXT NOT NULL, metadata TEXT NOT NULL, commit_id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS results (idempotency_key TEXT PRIMARY KEY, mount TEXT NOT NULL, body TEXT NOT NULL, time INTEGER NOT NULL);
+"""
+
+
+class Staged(NamedTuple):
+    """One path that differs from the mount's commit.
+
+    kind: `file` (content in `data`, or in the file `blob`), `copy` (the content of `source_path` in commit `source`),
+    `deleted`, or `dir` (a local directory that no commit holds). `seq` grows with every change; `mtime` in nanoseconds.
+    """
+
+    kind: str
+    seq: int
+    size: int
+    mtime: int
+    data: bytes | None = None
+    blob: str = ""
+    source: CommitRef = CommitRef("", "", "")
+    source_path: str = ""
+    hash: bytes = b""
+
+
+class Intent(NamedTuple):
+    """A commit that was begun: everything staged up to `seq` is in it or will be. `commit` is "" until it is known."""
+
+    idempotency_key: str
+    seq: int
+    started: int
+    parent: str
+    description: str
+    metadata: str
+    commit: str
+
+
+class MountRow(NamedTuple):
+    """A mount as it is restored at the next start; `head` is the commit that was last seen, or ""."""
+
+    name: str
+    project: str
+    repo: str
+    branch: str
+    commit: str
+    path: str
+    mode: str
+    head: str
+    head_time: int
+
+
+class Journal:
+    """The journal of one state directory.
+
+    :param directory: is created if it is not there.
+    :raises Conflict: another server uses it, or a newer version wrote it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.blobs = directory / "blobs"
+        self.blobs.mkdir(exist_ok=True, mode=0o700)
+        self._lock_fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock_fd)
+            raise Conflict(
+                f"state directory {directory} is used by another mount-server; stop it or choose another"
+            ) from None
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(directory / "journal.db", isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > FORMAT:
+            raise Conflict(
+                f"state directory {directory} was written by a newer mount-server (format {version}); update this one"
+            )
+        self._db.executescript(SCHEMA)
+        self._db.execute(f"PRAGMA user_version={FORMAT}")
+        self._wal_fd = os.open(directory / "journal.db-wal", os.O_RDONLY | os.O_CLOEXEC)
+        self._seq: int = self._db.execute(
+            "SELECT MAX(COALESCE((SELECT MAX(seq) FROM staged), 0), COALESCE((SELECT MAX(seq) FROM intents), 0))"
+        ).fetchone()[0]
+        self._unsynced = False
+        self._unsynced_blobs: set[str] = set()
+        self._closed = threading.Event()
+        self._drop_orphans()
+        self.sync()
+        threading.Thread(target=self._sync_loop, name="journal-sync", daemon=True).start()
+
+    def close(self) -> None:
+        """Make everything durable and let go of the state directory."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self.sync()
+        with self._lock:
+            self._db.close()
+            os.close(self._wal_fd)
+            os.close(self._lock_fd)
+
+    def next_seq(self) -> int:
+        """A number greater than all before."""
+        with self._lock:
+            self._seq += 1
+            return self._seq
+
+    # --- staged changes ---------------------------------------------------------------------------------------------
+
+    def load(self, mount: str) -> dict[str, Staged]:
+        """All staged changes of a mount. A content file that is longer or shorter than noted counts as it is."""
+        staged = {}
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT path, kind, seq, size, mtime, data, blob, project, repo, commit_id, source_path, hash FROM staged"
+                " WHERE mount=? ORDER BY path",
+                (mount,),
+            ).fetchall()
+        for path, kind, seq, size, mtime, data, blob, project, repo, commit, source_path, hash_ in rows:
+            if blob:
+                with contextlib.suppress(OSError):
+                    size = os.stat(self.blobs / blob).st_size
+            staged[path] = Staged(
+                kind, seq, size, mtime, data, blob, CommitRef(project, repo, commit), source_path, hash_
+            )
+        return staged
+
+    def put(
+        self, mount: str, puts: Iterable[tuple[str, Staged]], forget: Iterable[str] = (), sync: bool = False
+    ) -> None:
+        """Note changes and forget others, in one transaction that survives kill -9; with `sync` a power cut too.
+
+        :raises NoSpace: the disk is full; nothing has changed.
+        """
+        rows = [
+            (mount, path, s.kind, s.seq, s.size, s.mtime, s.data, s.blob, *s.source, s.source_path, s.hash)
+            for path, s in puts
+        ]
+        with self._lock, self._transaction():
+            self._db.executemany("DELETE FROM staged WHERE mount=? AND path=?", [(mount, path) for path in forget])
+            self._db.executemany("INSERT OR REPLACE INTO staged VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", rows)
+            self._unsynced_blobs.update(row[7] for row in rows if row[7])
+        if sync:
+            self.sync()
+
+    def forget(self, mount: str, done: Iterable[tuple[str, int]], result: tuple[str, str] | None = None) -> None:
+        """Forget changes that pachd has, each only if it has not changed since, and the commit's intent with them.
+
+        :param result: idempotency key and body of the answer, kept for a caller who asks again.
+        """
+        with self._lock, self._transaction():
+            self._db.executemany(
+                "DELETE FROM staged WHERE mount=? AND path=? AND seq=?", [(mount, p, s) for p, s in done]
+            )
+            self._db.execute("DELETE FROM intents WHERE mount=?", (mount,))
+            if result is not None and result[0]:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO results VALUES (?,?,?,?)", (result[0], mount, result[1], time.time_ns())
+                )
+                self._db.execute(
+                    "DELETE FROM results WHERE idempotency_key NOT IN"
+                    " (SELECT idempotency_key FROM results ORDER BY time DESC LIMIT ?)",
+                    (KEPT_RESULTS,),
+                )
+        self.sync()
+
+    # --- commits ----------------------------------------------------------------------------------------------------
+
+    def intend(self, mount: str, intent: Intent) -> None:
+        """Note durably that a commit begins, or what has become known about it."""
+        with self._lock, self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO intents VALUES (?,?,?,?,?,?,?,?)", (mount, *intent))
+        self.sync()
+
+    def intent(self, mount: str) -> Intent | None:
+        """The mount's commit that was begun and not yet seen to its end."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT idempotency_key, seq, started, parent, description, metadata, commit_id FROM intents WHERE mount=?",
+                (mount,),
+            ).fetchone()
+        return Intent(*row) if row else None
+
+    def abandon(self, mount: str) -> None:
+        """Forget a commit that never happened; its changes stay staged."""
+        with self._lock, self._transaction():
+            self._db.execute("DELETE FROM intents WHERE mount=?", (mount,))
+
+    def result(self, mount: str, key: str) -> str | None:
+        """The answer given to an earlier commit with this idempotency key."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT body FROM results WHERE idempotency_key=? AND mount=?", (key, mount)
+            ).fetchone()
+        return str(row[0]) if row else None
+
+    # --- mounts -----------------------------------------------------------------------------------------------------
+
+    def mounts(self) -> list[MountRow]:
+        """The mounts to restore, in the order of their names."""
+        with self._lock:
+            rows = self._db.execute("SELECT * FROM mounts ORDER BY name").fetchall()
+        return [MountRow(*row) for row in rows]
+
+    def save_mounts(self, rows: Iterable[MountRow]) -> None:
+        """Note mounts durably, all or none."""
+        with self._lock, self._transaction():
+            self._db.executemany("INSERT OR REPLACE INTO mounts VALUES (?,?,?,?,?,?,?,?,?)", rows)
+        self.sync()
+
+    def remove_mount(self, name: str) -> None:
+        """Forget a mount together with whatever is left of its staged changes."""
+        with self._lock, self._transaction():
+            for table, column in (("mounts", "name"), ("staged", "mount"), ("intents", "mount")):
+                self._db.execute(f"DELETE FROM {table} WHERE {column}=?", (name,))
+        self.sync()
+
+    # --- content files ----------------------------------------------------------------------------------------------
+
+    def new_blob(self) -> str:
+        """The name of a new content file in `blobs`."""
+        return uuid.uuid4().hex
+
+    def sync(self) -> None:
+        """Make everything noted so far survive a power cut."""
+        with self._lock:
+            blobs, self._unsynced_blobs = self._unsynced_blobs, set()
+            unsynced, self._unsynced = self._unsynced, False
+            wal = self._wal_fd
+        for blob in blobs:
+            with contextlib.suppress(FileNotFoundError):
+                fd = os.open(self.blobs / blob, os.O_RDONLY)
+                try:
+                    os.fdatasync(fd)
+                finally:
+                    os.close(fd)
+        if blobs:
+            fd = os.open(self.blobs, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        if unsynced:
+            os.fdatasync(wal)
+
+    def _sync_loop(self) -> None:
+        while not self._closed.wait(SYNC_INTERVAL):
+            if self._unsynced:
+                with contextlib.suppress(OSError):
+                    self.sync()
+
+    def _drop_orphans(self) -> None:
+        """Remove content files that no row names: their writer had not closed them when the process died."""
+        known = {row[0] for row in self._db.execute("SELECT blob FROM staged WHERE blob != ''")}
+        for entry in os.scandir(self.blobs):
+            if entry.name not in known:
+                os.unlink(entry.path)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as e:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            if "full" in str(e) or "disk I/O" in str(e):
+                raise NoSpace("the disk with the mount server's state directory is full: nothing was noted") from e
+            raise
+        self._unsynced = True

@@ -1,0 +1,376 @@
+"""The files of a Pachyderm cluster, or of the embedded pachd, over gRPC."""
+
+import base64
+import contextlib
+import tarfile
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any, cast
+
+from google.protobuf.json_format import MessageToDict
+from grpclib.const import Status
+
+from mount_server import errors
+from mount_server.source import (
+    Branch,
+    Change,
+    CommitInfo,
+    CommitRef,
+    Copy,
+    Delete,
+    Difference,
+    Entry,
+    Put,
+    RepoInfo,
+)
+from pachd.client import Client, RpcError
+from pachd.proto import auth_pb2, metadata_pb2, pfs_pb2
+
+PIECE = 1 << 20  # bytes per add_file message; pachd takes up to 20 MiB
+CALL_TIMEOUT = 30.0
+STREAM_TIMEOUT = 3600.0
+
+_ERRORS: dict[Status, type[errors.MountError]] = {
+    Status.UNAVAILABLE: errors.Unreachable,
+    Status.CANCELLED: errors.Unreachable,
+    Status.DEADLINE_EXCEEDED: errors.TimedOut,
+    Status.NOT_FOUND: errors.NotFound,
+    Status.ALREADY_EXISTS: errors.Conflict,
+    Status.FAILED_PRECONDITION: errors.Conflict,
+    Status.ABORTED: errors.Conflict,
+    Status.PERMISSION_DENIED: errors.Denied,
+    Status.UNAUTHENTICATED: errors.Unauthenticated,
+    Status.RESOURCE_EXHAUSTED: errors.NoSpace,
+    Status.UNIMPLEMENTED: errors.NotSupported,
+}
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except RpcError as e:
+        kind = _ERRORS.get(e.code, errors.PachdFailed)
+        if kind is errors.PachdFailed and "not found" in e.message:
+            kind = errors.NotFound  # most of Pachyderm's own errors carry no better status than UNKNOWN
+        raise kind(e.message) from e
+
+
+class PachdSource:
+    """A `Source` over one pachd. See `mount_server.source` for the contract.
+
+    :param address: `HOST:PORT` or `grpc://HOST:PORT`; nothing is connected yet.
+    :param token: Pachyderm access token.
+    """
+
+    def __init__(self, address: str, token: str | None = None) -> None:
+        self.address = address
+        self._token = token
+        self._client = Client(address, token=token)
+        self._lock = threading.Lock()
+        self._finished: dict[CommitRef, CommitInfo] = {}
+
+    def ping(self, timeout: float) -> str:
+        with _translated():
+            self._client.admin.InspectCluster(timeout=timeout)
+            try:
+                self._client.auth.WhoAmI(auth_pb2.WhoAmIRequest(), timeout=timeout)
+            except RpcError as e:
+                if e.code is Status.UNIMPLEMENTED:
+                    return "AUTH_DISABLED"
+        return "AUTH_ENABLED"
+
+    def projects(self) -> list[dict[str, object]]:
+        with _translated():
+            found = []
+            for info in self._client.pfs.ListProject(pfs_pb2.ListProjectRequest(), timeout=CALL_TIMEOUT):
+                document: dict[str, object] = MessageToDict(info, preserving_proto_field_name=True)
+                document["created_at"] = {"seconds": info.created_at.seconds, "nanos": info.created_at.nanos}
+                found.append(document)
+            return found
+
+    def repos(self) -> list[RepoInfo]:
+        with _translated():
+            found = []
+            for info in self._client.pfs.ListRepo(pfs_pb2.ListRepoRequest(type="user"), timeout=CALL_TIMEOUT):
+                authorization = "off"
+                if info.HasField("auth_info"):
+                    allowed = {auth_pb2.Permission.Name(p) for p in info.auth_info.permissions}
+                    authorization = "write" if "REPO_WRITE" in allowed else "read" if "REPO_READ" in allowed else "none"
+                branches = tuple(sorted(branch.name for branch in info.branches))
+                found.append(RepoInfo(info.repo.project.name, info.repo.name, branches, authorization))
+            return found
+
+    def has_repo(self, project: str, repo: str) -> None:
+        with _translated():
+            self._client.pfs.InspectRepo(pfs_pb2.InspectRepoRequest(repo=_repo(project, repo)), timeout=CALL_TIMEOUT)
+
+    def branch(self, project: str, repo: str, branch: str) -> Branch:
+        name = pfs_pb2.Branch(repo=_repo(project, repo), name=branch)
+        with _translated():
+            info = self._client.pfs.InspectBranch(pfs_pb2.InspectBranchRequest(branch=name), timeout=CALL_TIMEOUT)
+        head = id_ = info.head.id
+        finished: CommitInfo | None = None
+        while id_:
+            commit = self.commit(project, repo, id_)
+            # the children of a commit with an error skip its content
+            if commit.finished and not commit.error:
+                finished = commit
+                break
+            id_ = commit.parent
+        return Branch(head, finished, bool(info.direct_provenance))
+
+    def commit(self, project: str, repo: str, commit: str, wait: bool = False) -> CommitInfo:
+        ref = CommitRef(project, repo, commit)
+        known = self._finished.get(ref)
+        if known is not None:
+            return known
+        request = pfs_pb2.InspectCommitRequest(commit=_commit(ref))
+        if wait:
+            request.wait = pfs_pb2.FINISHED
+        with _translated():
+            info = _info(self._client.pfs.InspectCommit(request, timeout=STREAM_TIMEOUT if wait else CALL_TIMEOUT))
+        if info.finished:
+            with self._lock:
+                while len(self._finished) >= 1000:
+                    del self._finished[next(iter(self._finished))]
+                self._finished[ref] = info
+        return info
+
+    def count_commits(self, project: str, repo: str, older: str, newer: str, limit: int) -> int:
+        request = pfs_pb2.ListCommitRequest(repo=_repo(project, repo), number=limit, all=True)
+        getattr(request, "from").CopyFrom(_commit(CommitRef(project, repo, older)))
+        request.to.CopyFrom(_commit(CommitRef(project, repo, newer)))
+        with _translated():
+            return sum(1 for _ in self._client.pfs.ListCommit(request, timeout=CALL_TIMEOUT))
+
+    def children(self, commit: CommitRef, directory: str) -> dict[str, Entry]:
+        request = pfs_pb2.ListFileRequest(file=_file(commit, directory))
+        listing: dict[str, Entry] = {}
+        start = len(directory) + 2 if directory else 1
+        with _translated():
+            for path, entry in self._entries(self._client.pfs.ListFile(request, timeout=STREAM_TIMEOUT)):
+                if len(path) < start:
+                    if entry.is_dir:
+                        continue
+                    raise errors.NotADirectory(f"/{directory} is a file")
+                listing[path[start:]] = entry
+        return dict(sorted(listing.items()))
+
+    def walk(self, commit: CommitRef, glob: str) -> Iterator[tuple[str, Entry]]:
+        with _translated():
+            request = pfs_pb2.GlobFileRequest(commit=_commit(commit), pattern=glob)
+            for path, entry in self._entries(self._client.pfs.GlobFile(request, timeout=STREAM_TIMEOUT)):
+                if not entry.is_dir:
+                    yield path[1:], entry
+
+    def read(self, commit: CommitRef, path: str, offset: int, size: int) -> Iterator[bytes]:
+        with _translated():
+            request = pfs_pb2.GetFileRequest(file=_file(commit, path), offset=offset)
+            replies = self._client.pfs.GetFile(request, timeout=STREAM_TIMEOUT)
+            left = size
+            try:
+                for piece in replies:
+                    data = piece.value
+                    if size:
+                        if len(data) >= left:
+                            yield data[:left]
+                            return
+                        left -= len(data)
+                    yield data
+            finally:
+                replies.close()
+
+    def read_directory(self, commit: CommitRef, directory: str) -> Iterator[tuple[str, bytes]]:
+        with _translated():
+            request = pfs_pb2.GetFileRequest(file=_file(commit, f"{directory}/*" if directory else "*"))
+            replies = self._client.pfs.GetFileTAR(request, timeout=STREAM_TIMEOUT)
+            try:
+                with tarfile.open(fileobj=cast(IO[bytes], _Pipe(replies)), mode="r|", bufsize=256 * 1024) as archive:
+                    for member in archive:
+                        content = archive.extractfile(member) if member.isfile() else None
+                        if content is not None:
+                            yield member.name.rpartition("/")[2], content.read()
+                        archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all of them
+            except tarfile.TarError as e:
+                raise errors.PachdFailed(f"pachd sent a broken archive of /{directory}: {e}") from e
+            finally:
+                replies.close()
+
+    def diff(self, old: CommitRef | None, new: CommitRef, limit: int) -> list[Difference]:
+        found: list[Difference] = []
+        if old is None:
+            for path, entry in self.walk(new, "/**"):
+                found.append(Difference(path, "added", entry.size, entry.hash))
+                if limit and len(found) >= limit:
+                    break
+            return found
+        request = pfs_pb2.DiffFileRequest(new_file=_file(new, ""), old_file=_file(old, ""))
+        with _translated():
+            replies = self._client.pfs.DiffFile(request, timeout=STREAM_TIMEOUT)
+            try:
+                for reply in replies:
+                    now, before = reply.new_file, reply.old_file
+                    is_file = now.file_type == pfs_pb2.FILE
+                    was_file = before.file_type == pfs_pb2.FILE
+                    if is_file:
+                        path, op = now.file.path.strip("/"), "changed" if was_file else "added"
+                        found.append(Difference(path, op, now.size_bytes, now.hash))
+                    elif was_file:
+                        found.append(Difference(before.file.path.strip("/"), "deleted", 0, b""))
+                    if limit and len(found) >= limit:
+                        break
+            finally:
+                replies.close()
+        return found
+
+    def history(self, project: str, repo: str, commit: str, path: str, limit: int) -> Iterator[CommitInfo]:
+        start = _commit(CommitRef(project, repo, commit))
+        request = pfs_pb2.FindCommitsRequest(start=start, file_path="/" + path, limit=limit)
+        with _translated():
+            for reply in self._client.pfs.FindCommits(request, timeout=STREAM_TIMEOUT):
+                if reply.HasField("found_commit"):
+                    yield self.commit(project, repo, reply.found_commit.id)
+
+    def start(self, project: str, repo: str, branch: str, description: str) -> CommitInfo:
+        name = pfs_pb2.Branch(repo=_repo(project, repo), name=branch)
+        request = pfs_pb2.StartCommitRequest(branch=name, description=description)
+        with _translated():
+            commit = self._client.pfs.StartCommit(request, timeout=CALL_TIMEOUT)
+        return self.commit(project, repo, commit.id)
+
+    def fill(self, commit: CommitRef, changes: Iterator[Change]) -> None:
+        with _translated():
+            self._client.pfs.ModifyFile(_requests(commit, changes), timeout=STREAM_TIMEOUT)
+
+    def describe(self, commit: CommitRef, metadata: Mapping[str, str]) -> None:
+        repo = pfs_pb2.RepoPicker.RepoName(
+            project=pfs_pb2.ProjectPicker(name=commit.project), name=commit.repo, type="user"
+        )
+        picker = pfs_pb2.CommitPicker(
+            id=pfs_pb2.CommitPicker.CommitByGlobalId(repo=pfs_pb2.RepoPicker(name=repo), id=commit.id)
+        )
+        replace = metadata_pb2.Edit.Replace(replacement=dict(metadata))
+        edit = metadata_pb2.Edit(commit=picker, replace=replace)
+        with contextlib.suppress(errors.NotSupported), _translated():  # Pachyderm has it since 2.11
+            self._client.metadata.EditMetadata(metadata_pb2.EditMetadataRequest(edits=[edit]), timeout=CALL_TIMEOUT)
+
+    def finish(self, commit: CommitRef, description: str) -> CommitInfo:
+        request = pfs_pb2.FinishCommitRequest(commit=_commit(commit), description=description)
+        with _translated():
+            self._client.pfs.FinishCommit(request, timeout=STREAM_TIMEOUT)
+        return self.commit(*commit, wait=True)
+
+    def drop(self, commit: CommitRef) -> None:
+        request = pfs_pb2.DropCommitSetRequest(commit_set=pfs_pb2.CommitSet(id=commit.id))
+        with _translated():
+            self._client.pfs.DropCommitSet(request, timeout=CALL_TIMEOUT)
+
+    def login(self, token: str) -> None:
+        with _translated():
+            reply = self._client.auth.Authenticate(auth_pb2.AuthenticateRequest(id_token=token), timeout=CALL_TIMEOUT)
+        self._use(reply.pach_token)
+
+    def logout(self) -> None:
+        self._use(None)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _use(self, token: str | None) -> None:
+        old, self._client = self._client, Client(self.address, token=token)
+        old.close()
+
+    def _entries(self, replies: Any) -> Iterator[tuple[str, Entry]]:
+        parse = pfs_pb2.FileInfo.FromString
+        directory = pfs_pb2.DIR
+        try:
+            for batch in replies.batches():
+                for data in batch:
+                    info = parse(data)
+                    committed = info.committed
+                    is_dir = info.file_type == directory
+                    path = info.file.path
+                    yield (
+                        path[:-1] if is_dir else path,
+                        Entry(is_dir, info.size_bytes, info.hash, committed.seconds * 1_000_000_000 + committed.nanos),
+                    )
+        finally:
+            replies.close()
+
+
+class _Pipe:
+    """A stream of messages as the file object that tarfile reads."""
+
+    def __init__(self, replies: Iterable[Any]) -> None:
+        self._replies = iter(replies)
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        parts, held = [self._rest], len(self._rest)
+        while held < size:
+            piece = next(self._replies, None)
+            if piece is None:
+                break
+            parts.append(piece.value)
+            held += len(piece.value)
+        data = b"".join(parts)
+        self._rest = data[size:]
+        return data[:size]
+
+
+def _requests(commit: CommitRef, changes: Iterable[Change]) -> Iterator[pfs_pb2.ModifyFileRequest]:
+    request = pfs_pb2.ModifyFileRequest
+    yield request(set_commit=_commit(commit))
+    for change in changes:
+        path = "/" + change.path
+        if isinstance(change, Delete):
+            yield request(delete_file=pfs_pb2.DeleteFile(path=path))
+        elif isinstance(change, Copy):
+            source = _file(change.source, change.source_path)
+            yield request(copy_file=pfs_pb2.CopyFile(dst=path, src=source))
+        else:
+            yield from _put(path, change)
+
+
+def _put(path: str, change: Put) -> Iterator[pfs_pb2.ModifyFileRequest]:
+    if change.replace:
+        yield pfs_pb2.ModifyFileRequest(delete_file=pfs_pb2.DeleteFile(path=path))
+    empty = True
+    for data in change.data:
+        for at in range(0, len(data), PIECE):
+            add = pfs_pb2.AddFile(path=path)
+            add.raw.value = data if len(data) <= PIECE else data[at : at + PIECE]
+            yield pfs_pb2.ModifyFileRequest(add_file=add)
+            empty = False
+    if empty:
+        yield pfs_pb2.ModifyFileRequest(add_file=pfs_pb2.AddFile(path=path))
+
+
+def _repo(project: str, repo: str) -> pfs_pb2.Repo:
+    return pfs_pb2.Repo(name=repo, type="user", project=pfs_pb2.Project(name=project))
+
+
+def _commit(ref: CommitRef) -> pfs_pb2.Commit:
+    return pfs_pb2.Commit(repo=_repo(ref.project, ref.repo), id=ref.id)
+
+
+def _file(ref: CommitRef, path: str) -> pfs_pb2.File:
+    return pfs_pb2.File(commit=_commit(ref), path="/" + path)
+
+
+def _info(info: pfs_pb2.CommitInfo) -> CommitInfo:
+    finished = info.finished.seconds * 1_000_000_000 + info.finished.nanos
+    started = info.started.seconds * 1_000_000_000 + info.started.nanos
+    parent, branch = info.parent_commit.id, info.commit.branch.name
+    return CommitInfo(info.commit.id, parent, branch, started, finished, info.error, info.description)
+
+
+def check_certificates(text: str) -> None:
+    """:raises InvalidRequest: the certificates of a `/config` request are not base64 of PEM."""
+    try:
+        pem = base64.b64decode(text, validate=True)
+    except ValueError as e:
+        raise errors.InvalidRequest(f"could not decode server CA certs: {e}") from None
+    if b"BEGIN CERTIFICATE" not in pem:
+        raise errors.InvalidRequest("could not decode server CA certs: no PEM certificate in server_cas")
