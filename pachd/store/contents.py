@@ -252,6 +252,7 @@ class ContentWriter:
         self._in_memory = 0
         self._packs: list[list[int]] = []  # [container, fd, size]
         self._pinned: list[int] = []
+        self._txn: Txn | None = None
 
     def _new_id(self) -> int:
         container = self._shared.new_id()
@@ -308,6 +309,7 @@ class ContentWriter:
             "INSERT INTO container VALUES (?,?,?)", [(container, len(data), data) for container, data in self._rows]
         )
         txn.db.executemany("INSERT INTO container VALUES (?,?,NULL)", [(pack[0], pack[2]) for pack in self._packs])
+        self._txn = txn
         txn.after_commit(self._committed)
 
     def _committed(self) -> None:
@@ -320,7 +322,10 @@ class ContentWriter:
         for container, fd, _size in self._packs:
             if fd >= 0:
                 os.close(fd)
-            system.remove(self._shared.path(container))
+            # After a failed COMMIT the database may still have it: then the next start decides, when it looks for
+            # packs without rows.
+            if self._txn is None or not self._txn.committing:
+                system.remove(self._shared.path(container))
         self._packs.clear()
         self._rows.clear()
         self._open = bytearray()

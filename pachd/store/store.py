@@ -5,6 +5,7 @@ There is one writer at a time and any number of readers, each reader in a snapsh
 """
 
 import fcntl
+import logging
 import os
 import sqlite3
 import threading
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from pachd.store import system
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 _DATABASE = "pachd.db"
@@ -66,6 +69,7 @@ class Txn(Snapshot):
         super().__init__(store, db)
         self.now = now
         self.state: dict[str, Any] = {}
+        self.committing = False  # from here on only the database knows whether it happened
         self._after: list[Callable[[], object]] = []
         self._depth = 0
 
@@ -207,6 +211,7 @@ class Store:
                 db.execute("BEGIN IMMEDIATE")
                 try:
                     yield txn
+                    txn.committing = True
                     db.execute("COMMIT")
                 except BaseException:
                     if db.in_transaction:
@@ -215,10 +220,11 @@ class Store:
                 self.version += 1
             finally:
                 self._write_owner = None
-        for fn in txn._after:
-            fn()
-        for callback in list(self._subscribers):
-            callback()
+        for call in (*txn._after, *self._subscribers):
+            try:
+                call()
+            except Exception:  # the write has happened: it must not look as if it failed
+                log.exception("a callback after a write failed")
 
     @contextmanager
     def read(self) -> Iterator[Snapshot]:

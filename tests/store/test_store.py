@@ -144,3 +144,13 @@ def test_closed_store(tmp_path: Path) -> None:
         pass
     with pytest.raises(StoreError, match="closed"), store.read():
         pass
+
+
+def test_a_failing_callback_does_not_make_a_write_look_failed(store: Store) -> None:
+    called: list[int] = []
+    store.subscribe(lambda: 1 // 0)
+    with store.write() as txn:
+        txn.db.execute("INSERT INTO t VALUES (1)")
+        txn.after_commit(lambda: 1 // 0)
+        txn.after_commit(lambda: called.append(1))
+    assert rows(store) == [1] and called == [1]
