@@ -25,6 +25,9 @@ from pachd.pps.worker import Batch, Setting, Worker
 Serve = Callable[[Callable[[str], list[str]], Callable[[], Any]], tuple[int, Callable[[], None]]]
 
 
+_SHORT = 0.1  # seconds; a datum that takes longer is no reason to hold on to a snapshot
+
+
 class BatchWorker(Worker):
     """A worker whose code stays alive over many datums."""
 
@@ -39,6 +42,19 @@ class BatchWorker(Worker):
         self._output: DatumOutput | None = None
         self._waiting = False  # the code is inside NextDatum
         self._env: dict[str, str] = {}
+        self._unrecorded: list[tuple[Datum, dict[str, str], Stats, str, str]] = []
+
+    def record(self, datum: Datum, own: dict[str, str], stats: Stats, state: str, reason: str) -> None:
+        """Put off what the code need not wait for until it works on its next datum."""
+        self._unrecorded.append((datum, own, stats, state, reason))
+
+    def _settle(self) -> None:
+        while self._unrecorded:
+            super().record(*self._unrecorded.pop())
+
+    def flush(self) -> None:
+        self._settle()
+        super().flush()
 
     def work(self, todo: queue.SimpleQueue[Datum]) -> None:
         if self._serve is None:
@@ -100,6 +116,7 @@ class BatchWorker(Worker):
             self._answer(deadline, asking=True)
         self._waiting = False
         self._given.put([f"{name}={value}" for name, value in own.items()])
+        self._settle()
         error = self._answer(deadline, asking=False)
         if error:
             raise Failed(error)
@@ -107,7 +124,7 @@ class BatchWorker(Worker):
     def _answer(self, deadline: float | None, asking: bool) -> str:
         """Wait for the code's next call; its word on the datum."""
         try:
-            error = self._asked.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+            error = self._wait(deadline)
         except queue.Empty:
             self._end_code()
             raise Failed(f"datum timed out after {self._setting.timeout:g} seconds") from None
@@ -120,6 +137,13 @@ class BatchWorker(Worker):
             raise Failed(f"exit status {code}" if code else f"the code ended {what}")
         self._waiting = True
         return error
+
+    def _wait(self, deadline: float | None) -> str | None:
+        try:
+            return self._asked.get(timeout=_SHORT)
+        except queue.Empty:
+            self.reader.release()
+        return self._asked.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
 
     def _start_code(self) -> None:
         transform = self._setting.details.transform

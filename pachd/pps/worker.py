@@ -5,8 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from pachd.pps.logs import DatumOutput, JobLog
 from pachd.pps.meta import Stats
 from pachd.pps.sandbox import Failed, Killed, Sandbox
 from pachd.proto import pps_pb2
-from pachd.store import Store
+from pachd.store import Snapshot, Store
 from pachd.types import Commit
 
 LARGE = 4 << 20  # bytes; a larger output goes into the store piece by piece
@@ -41,18 +41,33 @@ class Setting:
         self.tries = max(1, details.datum_tries)
         self.timeout = details.datum_timeout.ToNanoseconds() / 1e9 if details.HasField("datum_timeout") else None
 
-    @contextmanager
-    def views(self) -> Iterator[Callable[[Commit], Any]]:
-        """Views of input commits, in one snapshot."""
-        with self.store.read() as snapshot:
-            found: dict[Commit, Any] = {}
 
-            def view(commit: Commit) -> Any:
-                if commit not in found:
-                    found[commit] = read.View.of(snapshot, self.commits[commit])
-                return found[commit]
+class Reader:
+    """A snapshot with views of the commits a job reads; `release` it before anything long, as it holds up the store."""
 
-            yield view
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._stack = ExitStack()
+        self._snapshot: Snapshot | None = None
+        self._views: dict[Commit, read.View] = {}
+
+    def snapshot(self) -> Snapshot:
+        """The snapshot, opened when there is none."""
+        if self._snapshot is None:
+            self._snapshot = self._stack.enter_context(self._setting.store.read())
+        return self._snapshot
+
+    def view(self, commit: Commit) -> read.View:
+        """The files of an input commit."""
+        if commit not in self._views:
+            self._views[commit] = read.View.of(self.snapshot(), self._setting.commits[commit])
+        return self._views[commit]
+
+    def release(self) -> None:
+        """Close the snapshot; the next use opens another."""
+        self._snapshot = None
+        self._views = {}
+        self._stack.close()
 
 
 class Batch:
@@ -85,6 +100,7 @@ class Worker:
         self._sandbox = sandbox
         self._flush = flush
         self._batch = Batch(setting.store)
+        self.reader = Reader(setting)
         self._restart = threading.Event()
         self.cancelled = False
         self.current: tuple[Datum, int] | None = None  # and when it began, ns
@@ -100,6 +116,7 @@ class Worker:
                 self.process(datum)
             self.flush()
         finally:
+            self.reader.release()
             self._batch.close()
 
     def cancel(self) -> None:
@@ -114,6 +131,7 @@ class Worker:
 
     def flush(self) -> None:
         """Write down what is done."""
+        self.reader.release()
         if self._batch.states:
             batch, self._batch = self._batch, Batch(self._setting.store)
             self._setting.log.flush()
@@ -161,11 +179,11 @@ class Worker:
         """Put the datum's files where the code will look for them."""
         began = time.monotonic()
         staging.clear(self._sandbox.pfs)
-        with self._setting.views() as view:
-            stats.download_bytes = staging.stage(self._sandbox.pfs, datum, staging.env_file(own), view)
+        stats.download_bytes = staging.stage(self._sandbox.pfs, datum, staging.env_file(own), self.reader.view)
         stats.download_time = time.monotonic() - began
 
     def _run(self, cmd: list[str], stdin: list[str], env: dict[str, str], output: Callable[[bytes], None]) -> None:
+        self.reader.release()
         data = ("\n".join(stdin) + "\n").encode() if stdin else None
         setting = self._setting
         code = self._sandbox.run(cmd, data, env, setting.details.transform.working_dir, setting.timeout, output)
@@ -199,16 +217,17 @@ class Worker:
                 batch.meta.append(kept, data, datum.id)
                 batch.size += len(data)
         stats.upload_time = time.monotonic() - began
-        self._record(datum, own, stats, meta.PROCESSED, "")
+        self.record(datum, own, stats, meta.PROCESSED, "")
 
     def drop(self, datum: Datum, own: dict[str, str], stats: Stats, reason: str, recovered: bool) -> None:
         """Record a datum that failed all its tries; its outputs are lost."""
         if recovered:
-            self._record(datum, own, stats, meta.RECOVERED, "")
+            self.record(datum, own, stats, meta.RECOVERED, "")
         else:
-            self._record(datum, own, stats, meta.FAILED, reason)
+            self.record(datum, own, stats, meta.FAILED, reason)
 
-    def _record(self, datum: Datum, own: dict[str, str], stats: Stats, state: str, reason: str) -> None:
+    def record(self, datum: Datum, own: dict[str, str], stats: Stats, state: str, reason: str) -> None:
+        """Note how a datum ended and what it read, and write everything down when it is time."""
         setting, batch = self._setting, self._batch
         batch.meta.append(
             meta.path(datum.id),
@@ -217,16 +236,10 @@ class Worker:
         )
         folder = meta.directory(datum.id)
         batch.meta.append(folder + ".env", staging.env_file(own), datum.id)
-        with setting.store.read() as snapshot:
-            for file in datum.files:
-                batch.meta.copy_from(
-                    snapshot,
-                    setting.commits[file.commit],
-                    file.path,
-                    f"{folder}{file.name}{file.path}",
-                    False,
-                    datum.id,
-                )
+        snapshot = self.reader.snapshot()
+        for file in datum.files:
+            target = f"{folder}{file.name}{file.path}"
+            batch.meta.copy_from(snapshot, setting.commits[file.commit], file.path, target, False, datum.id)
         batch.states.append((datum.id, state))
         batch.stats.add(stats)
         if batch.full():
