@@ -123,6 +123,8 @@ def first_error(tree: Tree, added: Sequence[str]) -> str:
 
 def _doubled(tree: Tree, added: Sequence[str]) -> tuple[str, str, str] | None:
     """The first path that two datums wrote, and the two."""
+    if tree.tag() is not None:
+        return None
     probes = [key + "\0" if "\0" not in key else path_of(key) for key in added]
     probes = sorted(set(probes))
     for probe, found in zip(probes, tree.successors(probes), strict=True):

@@ -184,6 +184,14 @@ class Tree:
         if self.root is not None and keys:
             yield from visit(self.root, 0)
 
+    def tag(self) -> str | None:
+        """The datum tag that all files have; None if they have several, or there are none."""
+        if self.root is None:
+            return None
+        level, entries = self.pages.get(self.root)
+        tags = {child[6] for child in entries} if level else {tag_of(entry[0]) for entry in entries}
+        return tags.pop() if len(tags) == 1 else None
+
     def total(self, low: str = "", high: str | None = None) -> Total:
         """The sum over low <= key < high, in O(log n)."""
         return self._total(self.root, low, high) if self.root is not None else NOTHING

@@ -46,6 +46,8 @@ def check(tree: Tree, model: Model) -> None:
     assert list(tree.scan()) == [model[key] for key in sorted(model)]
     total = tree.total()
     assert (total.files, total.size) == (len(model), sum(e[1] for e in model.values()))
+    tags = {tag_of(key) for key in model}
+    assert tree.tag() == (tags.pop() if len(tags) == 1 else None)
     if tree.root is not None:
         check_page(tree, tree.root, True)
 
