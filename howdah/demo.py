@@ -146,9 +146,8 @@ class Demo:
         answer["accuracy_before"] = reports.accuracy_before(self.client)
         with self.job_bars("rolling labels@master back") as progress:
             answer["rollback"], moved = reports.roll_back(self.client, progress)
-        forward = reports.rollback(self.client, parse_ref("labels@master").commit.branch, moved["from"]["commit"])
-        with self.job_bars("and forward again") as progress:
-            reports.wait_for_jobs(self.client, forward["started"][0]["commit"], progress)
+        with step(self.out, "and forward again; its jobs run on in the background"):
+            reports.rollback(self.client, parse_ref("labels@master").commit.branch, moved["from"]["commit"])
         return answer
 
     def put_images(self) -> None:

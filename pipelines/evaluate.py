@@ -7,7 +7,6 @@ and the model's answer). The model before this one, read from the parent of the 
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +101,6 @@ def confusion(table: pd.DataFrame, classes: list[str]) -> np.ndarray:
 
 def draw(matrix: np.ndarray, classes: list[str], path: Path) -> None:
     """Draw a confusion matrix as PNG; the same matrix gives the same bytes."""
-    os.environ.setdefault("MPLCONFIGDIR", tempfile.mkdtemp(prefix="matplotlib-"))
     import matplotlib
 
     matplotlib.use("Agg")

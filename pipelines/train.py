@@ -71,7 +71,7 @@ def fit(images: np.ndarray, targets: np.ndarray, classes: int, settings: dict[st
     """
     models.settle(int(settings["seed"]))
     model = models.SmallCNN(classes)
-    x, y = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)), torch.from_numpy(targets).long()
+    x, y = torch.tensor(images, dtype=torch.float32), torch.tensor(targets, dtype=torch.long)
     steps = -(-len(x) // settings["batch_size"]) * settings["epochs"]
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=settings["learning_rate"], weight_decay=settings["weight_decay"]
