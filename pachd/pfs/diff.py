@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from pachd.pfs import paths
 from pachd.pfs.read import Entry, View
-from pachd.store import shape
 from pachd.store import tree as trees
 from pachd.store.tree import Entry as Leaf
 
@@ -26,6 +25,21 @@ def diff(
         yield from _merge(_all(new, place), _all(old, other))
     else:
         yield from _changed(new, old, place)
+
+
+def differs(new: View, old: View | None, path: str) -> bool:
+    """Is a file or directory there in only one of two views, or with another hash? In O(log n), so a history can be
+    searched."""
+    if old is not None and new.tree.root == old.tree.root:
+        return False
+    clean = paths.clean(path)
+    return _hashes(new, clean) != (_hashes(old, clean) if old is not None else [])
+
+
+def _hashes(view: View, clean: str) -> list[bytes]:
+    found = [] if clean == "/" else [e[2] for e in view.tree.scan(clean, clean + "\1")]
+    directory = view.directory(paths.as_dir(clean))
+    return found if directory is None else [*found, directory.hash]
 
 
 def _all(view: View, place: str) -> Iterator[Entry]:
@@ -67,7 +81,7 @@ def _changed(new: View, old: View, place: str) -> Iterator[tuple[Entry | None, E
         if inside != open_dir:
             for parent in paths.parents(path):
                 if parent.startswith(directory) and not open_dir.startswith(parent):
-                    a, b = _directory(new, parent), _directory(old, parent)
+                    a, b = new.directory(parent), old.directory(parent)
                     if a is None or b is None or a.hash != b.hash:
                         yield a, b
             open_dir = inside
@@ -105,11 +119,3 @@ def _entry(view: View, leaf: Leaf | None) -> Entry | None:
         return None
     path, _nul, tag = leaf[0].partition("\0")
     return Entry(path, False, leaf[1], leaf[2], tag or "default", view.committed_ns, leaf[3])
-
-
-def _directory(view: View, path: str) -> Entry | None:
-    total = view.tree.total(path, paths.after(path))
-    if not total.files:
-        return None
-    digest = shape.of_directory(total.shape, total.first, total.last, path.count("/") - 1)
-    return Entry(path, True, total.size, digest, "", view.committed_ns)

@@ -92,7 +92,7 @@ class View:
             if found and found[0].path == clean:
                 self._check_collision(clean)
                 return found[0]
-        directory = self._directory(paths.as_dir(clean))
+        directory = self.directory(paths.as_dir(clean))
         if directory is None:
             raise self.not_found(path)
         self._check(paths.as_dir(clean))
@@ -102,7 +102,8 @@ class View:
         """The error that says so."""
         return NotFound(f"file {path} not found in repo {self.name} at commit {self.commit_id}")
 
-    def _directory(self, path: str) -> Entry | None:
+    def directory(self, path: str) -> Entry | None:
+        """The directory of this canonical path (with its slash), if it exists. In O(log n)."""
         total = self.tree.total(path, paths.after(path))
         if not total.files:
             return None
@@ -150,13 +151,13 @@ class View:
     def _candidates(self, glob: globs.Glob) -> Iterator[Entry]:
         """Everything that could match, in order."""
         if glob.pattern == "/":
-            root = self._directory("/")
+            root = self.directory("/")
             if root is not None:
                 self._check("/")
                 yield root
         elif glob.literal:
             yield from self._files(glob.pattern, glob.pattern + "\1")
-            directory = self._directory(glob.pattern + "/")
+            directory = self.directory(glob.pattern + "/")
             if directory is not None:
                 self._check_collision(glob.pattern)
                 yield directory
@@ -209,7 +210,7 @@ class View:
                     if names_only:
                         yield Entry(child, True, 0, b"", "", committed)
                     else:
-                        found = self._directory(child)
+                        found = self.directory(child)
                         assert found is not None
                         yield found
                     jump = paths.after(child)
@@ -236,7 +237,7 @@ class View:
                     for parent in paths.parents(path):
                         if len(parent) >= len(prefix) and not here.startswith(parent):
                             self._check_collision(parent[:-1])
-                            found = self._directory(parent)
+                            found = self.directory(parent)
                             assert found is not None
                             yield found
                     here = inside
