@@ -9,15 +9,17 @@ from typing import Any
 from google.protobuf.empty_pb2 import Empty
 
 from pachd.api.service import Call, Service, read, write
+from pachd.api.transaction import append
 from pachd.api.worker import worker_service
 from pachd.errors import NotFound, PachError, Unimplemented
 from pachd.pfs import read as files
 from pachd.pfs import refs
-from pachd.pps import datums, defaults, inputs, jobs, logs, meta, pipelines, plan, secrets
+from pachd.pps import datums, defaults, hooks, inputs, jobs, logs, meta, pipelines, plan, secrets
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Txn
 from pachd.types import Repo
 
+assert hooks  # imported for what it connects
 _STATE = re.compile(r'\.state\s*==\s*"(\w+)"')
 _FOLLOW = 0.2  # seconds between looks at a growing log
 
@@ -50,12 +52,21 @@ class Pipelines:
     def CreatePipeline(self, txn: Txn, request: pps_pb2.CreatePipelineRequest, call: Call) -> None:
         pipelines.create(txn, request)
 
-    @write()
-    def CreatePipelineV2(self, txn: Txn, request: pps_pb2.CreatePipelineV2Request, call: Call) -> Any:
-        effective = pipelines.create_v2(
-            txn, request.create_pipeline_request_json, request.update, request.reprocess, request.dry_run
-        )
-        return pps_pb2.CreatePipelineV2Response(effective_create_pipeline_request_json=effective)
+    async def CreatePipelineV2(self, call: Call) -> None:
+        request = await call.request()
+
+        def run(txn: Txn) -> str:
+            switches = (request.update, request.reprocess, request.dry_run)
+            if not call.transaction:
+                return pipelines.create_v2(txn, request.create_pipeline_request_json, *switches)
+            text = request.create_pipeline_request_json
+            kept = pps_pb2.CreatePipelineTransaction(user_json=text, effective_json=pipelines.effective_json(txn, text))
+            kept.create_pipeline_request.update, kept.create_pipeline_request.reprocess = switches[:2]
+            append(txn, call.transaction, "create_pipeline_v2", kept)
+            return kept.effective_json
+
+        effective = await call.context.write(run)
+        await call.reply(pps_pb2.CreatePipelineV2Response(effective_create_pipeline_request_json=effective))
 
     @read
     def InspectPipeline(self, snapshot: Snapshot, request: pps_pb2.InspectPipelineRequest, call: Call) -> Any:

@@ -10,17 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pachd.errors import NotFound, PachError
-from pachd.pfs import commits, propagate, writing
-from pachd.pps import batching, jobs, logs, pipelines, sandbox
+from pachd.pfs import commits, writing
+from pachd.pps import batching, hooks, jobs, logs, pipelines, sandbox
 from pachd.pps.run import Run
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Store
 
 log = logging.getLogger(__name__)
+assert hooks  # imported for what it connects
 _RETRY = 5.0  # seconds until a job whose end could not be recorded is tried again
-
-if jobs.on_new_commits not in propagate.on_new_commits:
-    propagate.on_new_commits.append(jobs.on_new_commits)
 
 
 class Engine:

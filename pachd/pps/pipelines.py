@@ -123,6 +123,11 @@ def create_v2(txn: Txn, text: str, update: bool, reprocess: bool, dry_run: bool)
     return effective
 
 
+def effective_json(txn: Snapshot, text: str) -> str:
+    """What a spec means with all defaults, as JSON text."""
+    return _effective(txn, spec.parse_json(text))[1]
+
+
 def create(txn: Txn, request: pps_pb2.CreatePipelineRequest) -> None:
     """CreatePipeline: a spec as a message (python-pachyderm)."""
     if not request.HasField("pipeline"):

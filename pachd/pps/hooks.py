@@ -1,0 +1,31 @@
+"""Where pipelines take part in what happens to commits and in transactions. Importing this module connects them."""
+
+from __future__ import annotations
+
+from pachd.pfs import propagate, transactions
+from pachd.pps import jobs, pipelines
+from pachd.proto import pps_pb2, transaction_pb2
+from pachd.store import Txn
+
+
+def _create_pipeline(txn: Txn, request: pps_pb2.CreatePipelineRequest) -> transaction_pb2.TransactionResponse:
+    pipelines.create(txn, request)
+    return transaction_pb2.TransactionResponse()
+
+
+def _create_pipeline_v2(txn: Txn, request: pps_pb2.CreatePipelineTransaction) -> transaction_pb2.TransactionResponse:
+    inner = request.create_pipeline_request
+    pipelines.create_v2(txn, request.user_json, inner.update, inner.reprocess, inner.dry_run)
+    return transaction_pb2.TransactionResponse()
+
+
+def _stop_job(txn: Txn, request: pps_pb2.StopJobRequest) -> transaction_pb2.TransactionResponse:
+    jobs.stop(txn, request.job, request.reason)
+    return transaction_pb2.TransactionResponse()
+
+
+if jobs.on_new_commits not in propagate.on_new_commits:
+    propagate.on_new_commits.append(jobs.on_new_commits)
+transactions.executors.update(
+    create_pipeline=_create_pipeline, create_pipeline_v2=_create_pipeline_v2, stop_job=_stop_job
+)
