@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parents[1]
 START_SECONDS = 60.0
@@ -148,11 +148,15 @@ def _parse(raw: bytes) -> Any:
         return raw.decode(errors="replace")
 
 
+S = TypeVar("S", bound=Server)
+
+
 @contextlib.contextmanager
-def running(server: Server) -> Iterator[Server]:
+def running(server: S) -> Iterator[S]:
     """Start a server, and make sure that it is gone afterwards."""
     try:
-        yield server.start()
+        server.start()
+        yield server
     finally:
         server.kill()
         if isinstance(server, MountServer):
