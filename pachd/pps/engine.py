@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pachd.errors import NotFound, PachError
-from pachd.pfs import commits, writing
+from pachd.pfs import writing
 from pachd.pps import batching, hooks, jobs, logs, pipelines, sandbox
 from pachd.pps.run import Run
-from pachd.proto import pps_pb2
+from pachd.proto import pfs_pb2, pps_pb2
 from pachd.store import Snapshot, Store
 
 log = logging.getLogger(__name__)
@@ -148,10 +148,9 @@ class Engine:
             inputs = list(jobs.input_commits(txn, info, row["id"]).values())
         except NotFound:
             return "waiting", []
-        found = [commits.commit_info(txn, commit) for commit in inputs]
-        if any(not commit.HasField("finished") for commit in found):
+        if any(commit.state != pfs_pb2.FINISHED for commit in inputs):
             return ("waiting" if row["state"] == jobs.STARTING else "starting"), []
-        failed = [commit.commit.repo.name for commit in found if commit.error]
+        failed = [commit.repo.name for commit in inputs if commit.error]
         return ("failed", list(dict.fromkeys(failed))) if failed else ("ready", [])
 
     def _advance(self, pipeline: int, pk: int, state: str, failed: list[str]) -> None:

@@ -10,7 +10,7 @@ from pachd.errors import NotFound, PachError
 from pachd.pfs import commits, refs
 from pachd.pps import inputs
 from pachd.pps.meta import Stats
-from pachd.proto import pps_pb2
+from pachd.proto import pfs_pb2, pps_pb2
 from pachd.store import Snapshot, Txn
 from pachd.types import Branch, Commit, Repo
 
@@ -38,7 +38,7 @@ def on_new_commits(txn: Txn, rows: Sequence[Any]) -> None:
         info = pps_pb2.PipelineInfo.FromString(found["info"])
         if info.details.HasField("spout") or info.details.output_branch != row.branch:
             continue
-        if commits.commit_info(txn, row).origin.kind != commits.AUTO:
+        if row.origin != pfs_pb2.AUTO:
             continue
         txn.db.execute(
             "INSERT OR IGNORE INTO pps_jobs (pipeline, id, version, state, created) VALUES (?,?,?,?,?)",
@@ -234,14 +234,13 @@ def finish(txn: Txn, row: sqlite3.Row, state: int, reason: str = "") -> None:
     error = "" if state == SUCCESS else reason
     found = output_commits(txn, row)
     for commit in found:
-        commit_info = commits.commit_info(txn, commit)
-        if not commit_info.HasField("finishing"):
+        if commit.state == pfs_pb2.STARTED:
             commits.finish_commit(txn, Commit(commit.repo, commit.id), error=error, force=True)
     if state == SUCCESS:
         for commit in found:
-            commit_info = commits.commit_info(txn, refs.resolve_commit(txn, (commit.repo, commit.id)))
-            if commit_info.error:
-                state, reason = FAILURE, commit_info.error
+            error = refs.commit_by_pk(txn, commit.pk).error
+            if error:
+                state, reason = FAILURE, error
                 break
     txn.db.execute(
         "UPDATE pps_jobs SET state=?, reason=?, finished=?, started=CASE WHEN started=0 AND ? THEN ? "
@@ -281,7 +280,7 @@ def failed_upstream(txn: Snapshot, pipeline: pps_pb2.PipelineInfo, job: str) -> 
     """The names of input repos whose commit for this job finished with an error."""
     names = []
     for branch, row in input_commits(txn, pipeline, job).items():
-        if commits.commit_info(txn, row).error and branch.repo.name not in names:
+        if row.error and branch.repo.name not in names:
             names.append(branch.repo.name)
     return names
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pachd.errors import NotFound, PachError
-from pachd.pfs import commits, diff, globs, paths, read, refs
+from pachd.pfs import diff, globs, paths, read, refs
 from pachd.pps import datums, jobs, meta
 from pachd.pps.datums import Datum, Found
-from pachd.proto import pps_pb2
+from pachd.proto import pfs_pb2, pps_pb2
 from pachd.store import Snapshot
 from pachd.types import Commit, Repo
 
@@ -58,18 +58,12 @@ def _found(entry: Any) -> Found:
 
 def find_base(txn: Snapshot, row: sqlite3.Row) -> Base | None:
     """The nearest ancestor of the job's meta commit without an error."""
-    repo = Repo(row["project"], row["name"], "meta")
-    commit = refs.resolve_commit(txn, (repo, row["id"]))
+    commit = refs.resolve_commit(txn, (Repo(row["project"], row["name"], "meta"), row["id"]))
     while True:
-        info = commits.commit_info(txn, commit)
-        if not info.parent_commit.id:
+        if commit.parent_pk is None:
             return None
-        try:
-            commit = refs.resolve_commit(txn, (repo, info.parent_commit.id))
-        except NotFound:
-            return None
-        info = commits.commit_info(txn, commit)
-        if info.error or not info.HasField("finished"):
+        commit = refs.commit_by_pk(txn, commit.parent_pk)
+        if commit.error or commit.state != pfs_pb2.FINISHED:
             continue
         job = pps_pb2.Job(id=commit.id)
         job.pipeline.name, job.pipeline.project.name = row["name"], row["project"]
