@@ -238,7 +238,7 @@ def finish(txn: Txn, row: sqlite3.Row, state: int, reason: str = "") -> None:
             commits.finish_commit(txn, Commit(commit.repo, commit.id), error=error, force=True)
     if state == SUCCESS:
         for commit in found:
-            error = refs.commit_by_pk(txn, commit.pk).error
+            error = refs.resolve_commit(txn, (commit.repo, commit.id)).error
             if error:
                 state, reason = FAILURE, error
                 break

@@ -315,12 +315,10 @@ def delete_pipeline(
     stored = pps_pb2.PipelineInfo.FromString(row["info"])
     jobs.stop_all(txn, row["pk"], "pipeline deleted")
     txn.db.execute("DELETE FROM pps_pipelines WHERE pk=?", (row["pk"],))
-    if keep_repo:
-        _provenance(txn, stored, out, False)
-        for kind in ("meta", "spec"):
-            if _repo_exists(txn, Repo(out.project, out.name, kind)):
-                repos.delete_repo(txn, Repo(out.project, out.name, kind), force=force)
-    else:
+    _provenance(txn, stored, out, False)
+    for kind in ("meta", "spec"):  # first: a repo that has a spec repo is a pipeline's
+        repos.delete_repo(txn, Repo(out.project, out.name, kind), force=force)
+    if not keep_repo:
         repos.delete_repo(txn, out, force=force)
     if stored.details.HasField("input"):
         for part in inputs.walk(stored.details.input):

@@ -62,7 +62,10 @@ def find_base(txn: Snapshot, row: sqlite3.Row) -> Base | None:
     while True:
         if commit.parent_pk is None:
             return None
-        commit = refs.commit_by_pk(txn, commit.parent_pk)
+        parent = txn.db.execute("SELECT id FROM commits WHERE pk=?", (commit.parent_pk,)).fetchone()
+        if parent is None:
+            return None
+        commit = refs.resolve_commit(txn, (commit.repo, parent["id"]))
         if commit.error or commit.state != pfs_pb2.FINISHED:
             continue
         job = pps_pb2.Job(id=commit.id)
