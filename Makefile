@@ -90,11 +90,12 @@ bench: $(MAIN) $(DVC)  ## every row of the speed table, to benchmarks/results.js
 proto: $(MAIN)  ## generate the wire modules again from pachd/proto/*.proto
 	$(call GENERATE,.)
 
-# Lock files name no registry; a build for one kind of processor (+cpu) is each machine's own affair.
+# Lock files name no registry; a build for one kind of processor (+cpu) is each machine's own affair. torch is resolved
+# again each time, so that a CPU build at hand keeps the CUDA libraries out of the file: other machines look them up.
 LOCK = $(UV) pip compile --quiet --no-header --no-emit-index-url --no-emit-find-links --python-version 3.11 $(UV_PIP_FLAGS) $(UPGRADE)
 .PHONY: lock
 lock: .venv-tools/.stamp  ## resolve all lock files again (UPGRADE=--upgrade takes newer versions)
-	$(LOCK) --extra label-studio --extra pipelines --extra dev -o requirements.lock pyproject.toml
+	$(LOCK) --upgrade-package torch --extra label-studio --extra pipelines --extra dev -o requirements.lock pyproject.toml
 	$(LOCK) -o tests/clients/python-pachyderm.lock tests/clients/python-pachyderm.in
 	$(LOCK) -o tests/clients/pachyderm-sdk.lock tests/clients/pachyderm-sdk.in
 	$(LOCK) -o benchmarks/dvc.lock benchmarks/dvc.in
