@@ -14,7 +14,9 @@ from typing import Any
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="label_studio_backend", description=__doc__)
-    parser.add_argument("--data-dir", type=Path, required=True, help="Label Studio's data: database, uploads, secret key")
+    parser.add_argument(
+        "--data-dir", type=Path, required=True, help="Label Studio's data: database, uploads, secret key"
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--mount-url", help="the mount server's address (default: HOWDAH_MOUNT_URL)")

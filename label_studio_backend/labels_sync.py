@@ -73,13 +73,15 @@ def _forget_lost_commits(storage: PachydermExportStorage, ref: Ref) -> None:
         type(storage).objects.filter(pk=storage.pk).update(last_commit="")
 
 
-def _commit(storage: PachydermExportStorage, storages: list[PachydermExportStorage], ref: Ref, by: str) -> dict[str, Any]:
+def _commit(
+    storage: PachydermExportStorage, storages: list[PachydermExportStorage], ref: Ref, by: str
+) -> dict[str, Any]:
     counts = _pending_counts(storages)
     result: dict[str, Any] = {"commit": None, "added": 0, "changed": 0, "deleted": 0, "by": by}
     if not counts.total():
         return result
     api = mount_api()
-    status = api.status(api.writing(ref))
+    status = api.status(api.writing(ref, again=True))
     if int(status.get("dirty_files") or 0) + int(status.get("dirty_deletes") or 0) < counts.total():
         # The mount server knows less than we brought (its state was lost, or a commit was made that we did not see).
         logger.warning("%s: staged labels are missing at the mount server, they are brought again", storage)
@@ -98,9 +100,7 @@ def _commit(storage: PachydermExportStorage, storages: list[PachydermExportStora
         "howdah.deleted": str(counts["deleted"]),
         "howdah.annotators": json.dumps(annotators, sort_keys=True),
     }
-    message = (
-        f"Sync by {by}: +{counts['added']} ~{counts['changed']} -{counts['deleted']} labels (project {title})"
-    )
+    message = f"Sync by {by}: +{counts['added']} ~{counts['changed']} -{counts['deleted']} labels (project {title})"
     before = timezone.now()
     made = api.commit(ref, message, metadata, key=f"{mount_name('sync', ref)}.{storage.ticket}")
     for one in storages:
@@ -143,7 +143,7 @@ def _annotators(storages: list[PachydermExportStorage]) -> dict[str, int]:
         GROUP BY email ORDER BY email"""
     with connection.cursor() as cursor:
         cursor.execute(sql, [one.pk for one in storages])
-        return {email: count for email, count in cursor.fetchall()}
+        return dict(cursor.fetchall())
 
 
 def _bring_again(storage: PachydermExportStorage) -> None:

@@ -64,7 +64,9 @@ class PachydermImportStorage(PachydermStorage, ProjectStorageMixin, ImportStorag
 
     glob = models.TextField("glob", null=True, blank=True, help_text="Pachyderm glob, relative to the prefix")
     regex_filter = models.TextField("regex filter", null=True, blank=True, help_text="Only paths that match")
-    use_blob_urls = models.BooleanField(default=True, help_text="Each file is the data of a task; else a JSON task file")
+    use_blob_urls = models.BooleanField(
+        default=True, help_text="Each file is the data of a task; else a JSON task file"
+    )
     recursive_scan = models.BooleanField(default=True, help_text="Also below sub-directories")
     imported_commit = models.CharField(max_length=64, default="", blank=True, editable=False)
     imported_filter = models.TextField(default="", blank=True, editable=False)
@@ -127,7 +129,9 @@ class PachydermImportStorage(PachydermStorage, ProjectStorageMixin, ImportStorag
             return False
         try:
             ref = self.ref
-            return (address.project, address.repo) == (ref.project, ref.repo) and refs.below(address.path, self.directory)
+            return (address.project, address.repo) == (ref.project, ref.repo) and refs.below(
+                address.path, self.directory
+            )
         except ValueError:
             return False
 
@@ -201,7 +205,9 @@ class LabelledTask(models.Model):
     count = models.IntegerField(default=0, help_text="Annotations; 0: none left, -1: to be staged anew")
     newest = models.DateTimeField(null=True, help_text="The latest updated_at among the annotations")
     ids = models.BigIntegerField(default=0, help_text="Sum of the annotations' ids")
-    flags = models.BigIntegerField(default=0, help_text="Ground truths and skips, which change without a new updated_at")
+    flags = models.BigIntegerField(
+        default=0, help_text="Ground truths and skips, which change without a new updated_at"
+    )
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["storage", "task_id"], name="pachyderm_labelled_task")]

@@ -51,13 +51,17 @@ class MountApi:
         self.url = url.rstrip("/")
         self.mount_dir = Path(mount_dir)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._client = httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=httpx.Timeout(30, connect=2))
+        self._client = httpx.Client(
+            base_url=self.url, headers=headers, trust_env=False, timeout=httpx.Timeout(30, connect=2)
+        )
         self._mounted: set[str] = set()
         self._lock = threading.Lock()
 
     # -- requests
     def _fail(self, error: Exception) -> MountError:
-        return MountError(f"The mount server at {self.url} cannot be reached ({error or type(error).__name__}). Is it running?")
+        return MountError(
+            f"The mount server at {self.url} cannot be reached ({error or type(error).__name__}). Is it running?"
+        )
 
     def _check(self, response: httpx.Response) -> None:
         if response.status_code < 400:
@@ -73,7 +77,9 @@ class MountApi:
     def call(self, method: str, path: str, timeout: float = 30.0, **kwargs: Any) -> Any:
         """One request; returns the decoded JSON body. `timeout` in seconds. Raises: MountError."""
         try:
-            response = self._client.request(method, path, timeout=httpx.Timeout(timeout, connect=min(timeout, 2.0)), **kwargs)
+            response = self._client.request(
+                method, path, timeout=httpx.Timeout(timeout, connect=min(timeout, 2.0)), **kwargs
+            )
         except httpx.HTTPError as error:
             raise self._fail(error) from error
         self._check(response)
@@ -102,7 +108,9 @@ class MountApi:
         commit = body.get("commit")
         if isinstance(commit, dict):
             commit = commit.get("id")
-        return Resolved(body["project"], body["repo"], body.get("branch") or ref.branch, commit or None, body.get("created"))
+        return Resolved(
+            body["project"], body["repo"], body.get("branch") or ref.branch, commit or None, body.get("created")
+        )
 
     def files(self, project: str, repo: str, commit: str, glob: str) -> Iterator[dict[str, Any]]:
         """The files of a commit that match a glob, sorted: {"path", "size", "hash"}."""
@@ -135,7 +143,7 @@ class MountApi:
         return where
 
     def writing(self, ref: Ref, timeout: float = 15.0, again: bool = False) -> str:
-        """The name of the writable mount of a branch, made at the first request. One mount serves all storages of a branch.
+        """The name of the writable mount of a branch, made at the first request; all storages of a branch share it.
 
         Raises: MountError (403 no right to write, 404 no such repo, 409 not writable).
         """
@@ -161,7 +169,7 @@ class MountApi:
             return dict(self.call("POST", "/_stage", timeout=timeout, content=content, headers=headers))
 
     def commit(self, ref: Ref, message: str, metadata: dict[str, str], key: str) -> dict[str, Any]:
-        """Make one commit of everything staged; {"commit": id or None, "files_added", "files_changed", "files_deleted"}.
+        """Commit everything staged; {"commit": id or None, "files_added", "files_changed", "files_deleted"}.
 
         `key` makes a repetition after a lost answer harmless. Raises: MountError; what was staged stays staged.
         """

@@ -97,7 +97,7 @@ def clean_path(path: str) -> str:
 
 
 def clean_prefix(prefix: str | None) -> str:
-    """A directory prefix in canonical form: "" for the root, else `/a/b` without a trailing slash. Raises: ValueError."""
+    """A directory prefix in canonical form: "" for the root, else `/a/b`. Raises: ValueError."""
     if not prefix or not prefix.strip("/ "):
         return ""
     bad = _ILLEGAL.search(prefix)

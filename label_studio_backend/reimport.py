@@ -50,8 +50,8 @@ class Authors:
 def add_annotations(project: Any, authors: Authors, given: Iterable[tuple[Task, list[dict[str, Any]]]]) -> list[str]:
     """Create the annotations that came with tasks. Returns: a sentence for each that was left out."""
     problems, made, times = [], [], []
-    for task, annotations in given:
-        for one in annotations:
+    for task, parts in given:
+        for one in parts:
             result = one.get("result")
             if not isinstance(result, list):
                 problems.append(f"Task {task.id}: an annotation without a list of results was left out.")

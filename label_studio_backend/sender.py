@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterable
 
 from django.db import close_old_connections
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 LIMIT = 100_000  # queued tasks of a storage; more are left for the Sync
 TIMEOUT = 5.0  # seconds for an answer of the mount server
+PAUSE = (
+    0.04  # seconds before a batch: the save that queued it gets the processor and the database to itself until it ends
+)
 
 
 class Sender:
@@ -52,6 +56,8 @@ class Sender:
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: bool(self._queued))
+            time.sleep(PAUSE)
+            with self._wake:
                 storage_id, waiting = next(iter(self._queued.items()))
                 batch = sorted(waiting)[:BATCH]
                 waiting.difference_update(batch)

@@ -14,7 +14,7 @@ class Checked:
     """Mixin: the connection is checked before saving, and saving writes only what the form sent."""
 
     def to_internal_value(self, data: Any) -> Any:
-        """Also accept the fields of Pachyderm's Label Studio fork: pach_project, pach_repo, pach_branch, pach_commit."""
+        """Also accept pach_project, pach_repo, pach_branch, pach_commit: fields of Pachyderm's Label Studio fork."""
         if data.get("pach_repo") and not data.get("repository"):
             data = data.copy()
             where = f"{data.get('pach_project') or 'default'}/{data['pach_repo']}"

@@ -82,7 +82,11 @@ def import_new(storage: PachydermImportStorage) -> tuple[int, dict[str, Any]]:
     if incremental and storage.imported_commit == at.commit:
         return 0, done
     removed: list[str] = []
-    rows = _changes(api, storage, at, removed) if incremental else api.files(at.project, at.repo, at.commit, storage.pattern)
+    rows = (
+        _changes(api, storage, at, removed)
+        if incremental
+        else api.files(at.project, at.repo, at.commit, storage.pattern)
+    )
     importer = _Importer(storage, at)
     chosen = (row for row in rows if keep(row["path"]))
     while batch := list(itertools.islice(chosen, BATCH)):
@@ -98,7 +102,9 @@ def import_new(storage: PachydermImportStorage) -> tuple[int, dict[str, Any]]:
     return importer.created, done
 
 
-def _changes(api: MountApi, storage: PachydermImportStorage, at: Resolved, removed: list[str]) -> Iterable[dict[str, Any]]:
+def _changes(
+    api: MountApi, storage: PachydermImportStorage, at: Resolved, removed: list[str]
+) -> Iterable[dict[str, Any]]:
     try:
         diff = list(api.diff(at.project, at.repo, storage.imported_commit, at.commit or "", storage.pattern))
     except MountError as error:
@@ -167,7 +173,9 @@ class _Importer:
         tasks = Task.objects.bulk_create(tasks, batch_size=settings.BATCH_SIZE)
         self.link.objects.bulk_create(
             [
-                self.link(task_id=task.id, key=made.key, row_index=made.row_index, storage=self.storage, content_hash=digest)
+                self.link(
+                    task_id=task.id, key=made.key, row_index=made.row_index, storage=self.storage, content_hash=digest
+                )
                 for task, (made, digest) in zip(tasks, objects, strict=True)
             ],
             batch_size=settings.BATCH_SIZE,

@@ -69,21 +69,24 @@ def unstaged(storage: PachydermExportStorage) -> list[int]:
     sql = f"""
         SELECT a.task_id FROM (
             SELECT task_id, COUNT(*) AS count, MAX(updated_at) AS newest, SUM(id) AS ids,
-                   SUM(CASE WHEN ground_truth THEN id ELSE 0 END + CASE WHEN was_cancelled THEN 2 * id ELSE 0 END) AS flags
+                   SUM(CASE WHEN ground_truth THEN id ELSE 0 END
+                       + CASE WHEN was_cancelled THEN 2 * id ELSE 0 END) AS flags
             FROM {annotations} WHERE project_id = %s AND task_id IS NOT NULL GROUP BY task_id
         ) a LEFT JOIN {labelled} s ON s.storage_id = %s AND s.task_id = a.task_id
         WHERE s.id IS NULL OR s.count <> a.count OR s.newest IS NULL OR s.newest <> a.newest OR s.ids <> a.ids
               OR s.flags <> a.flags
         UNION
-        SELECT s.task_id FROM {labelled} s WHERE s.storage_id = %s AND s.count <> 0 AND NOT EXISTS (
-            SELECT 1 FROM {annotations} a WHERE a.task_id = s.task_id AND a.project_id = %s)
+        SELECT s.task_id FROM {labelled} s WHERE s.storage_id = %s AND s.count <> 0 AND s.task_id NOT IN (
+            SELECT task_id FROM {annotations} WHERE project_id = %s AND task_id IS NOT NULL)
         ORDER BY 1"""
     with connection.cursor() as cursor:
         cursor.execute(sql, [storage.project_id, storage.pk, storage.pk, storage.project_id])
         return [row[0] for row in cursor.fetchall()]
 
 
-def stage(storage: PachydermExportStorage, task_ids: Iterable[int], timeout: float = 60.0, force: bool = False) -> Outcome:
+def stage(
+    storage: PachydermExportStorage, task_ids: Iterable[int], timeout: float = 60.0, force: bool = False
+) -> Outcome:
     """Bring the label files of these tasks to the mount server; the caller holds `staging_lock(storage.ref)`.
 
     Args: timeout — seconds for each answer of the mount server; force — also files that were staged before.
@@ -218,7 +221,7 @@ class _Batch:
         return Outcome(len(sent) - deleted, deleted, [taken[path] for path in sorted(taken)])
 
     def _send(self, files: list[dict[str, Any]], timeout: float) -> dict[str, str]:
-        """Stage files; one that the mount server refuses (a name that Pachyderm does not take) must not stop the others.
+        """Stage files; one that the mount server refuses (a name Pachyderm does not take) must not stop the others.
 
         Returns: {path: sentence} of the refused ones.
         """
@@ -261,7 +264,12 @@ class _Batch:
         now = timezone.now()
         rows = [
             LabelFile(
-                storage=self.storage, path=path, item=self.items.get(path, ""), staged=staged, staged_at=now, newest=newest
+                storage=self.storage,
+                path=path,
+                item=self.items.get(path, ""),
+                staged=staged,
+                staged_at=now,
+                newest=newest,
             )
             for path, (staged, newest) in files.items()
         ]

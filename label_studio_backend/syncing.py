@@ -69,8 +69,10 @@ class SyncedStorage(models.Model):
         ticket = uuid.uuid4().hex
         free = ~Q(status__in=[status.QUEUED, status.IN_PROGRESS])
         dead = Q(heartbeat__isnull=True) | Q(heartbeat__lt=now - STALE)
-        won = type(self).objects.filter(Q(pk=self.pk) & (free | dead)).update(
-            status=status.QUEUED, heartbeat=now, ticket=ticket
+        won = (
+            type(self)
+            .objects.filter(Q(pk=self.pk) & (free | dead))
+            .update(status=status.QUEUED, heartbeat=now, ticket=ticket)
         )
         if not won:
             return False
@@ -90,8 +92,10 @@ class SyncedStorage(models.Model):
                     count, meta = self._progress
                     meta = {**self.meta, **meta, "time_last_ping": str(now)}
                     try:
-                        mine = type(self).objects.filter(pk=self.pk, ticket=self.ticket).update(
-                            heartbeat=now, meta=meta, last_sync_count=count, status=self.Status.IN_PROGRESS
+                        mine = (
+                            type(self)
+                            .objects.filter(pk=self.pk, ticket=self.ticket)
+                            .update(heartbeat=now, meta=meta, last_sync_count=count, status=self.Status.IN_PROGRESS)
                         )
                         self._lost = not mine
                     except Exception:

@@ -15,7 +15,9 @@ urlpatterns = [
     re_path(_SOURCE + r"/(?P<pk>\d+)/sync/?$", api.PachydermImportStorageSyncAPI.as_view()),
     re_path(_SOURCE + r"/validate/?$", api.PachydermImportStorageValidateAPI.as_view()),
     re_path(_SOURCE + r"/form/?$", api.PachydermImportStorageFormLayoutAPI.as_view()),
-    re_path(_SOURCE + r"/files/?$", api.PachydermListFilesAPI.as_view(serializer_class=PachydermImportStorageSerializer)),
+    re_path(
+        _SOURCE + r"/files/?$", api.PachydermListFilesAPI.as_view(serializer_class=PachydermImportStorageSerializer)
+    ),
     re_path(_TARGET + r"/?$", api.PachydermExportStorageListAPI.as_view()),
     re_path(_TARGET + r"/(?P<pk>\d+)/?$", api.PachydermExportStorageDetailAPI.as_view()),
     re_path(_TARGET + r"/(?P<pk>\d+)/sync/?$", api.PachydermExportStorageSyncAPI.as_view()),

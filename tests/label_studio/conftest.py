@@ -1,4 +1,4 @@
-"""A real Label Studio with our storages. Its first migration takes half a minute, so all tests copy one migrated database."""
+"""A real Label Studio with our storages. Its first migration takes half a minute: all tests copy one database."""
 
 from __future__ import annotations
 
@@ -42,8 +42,13 @@ class LabelStudio(Server):
     def __init__(self, data: Path, mount_url: str, mount_dir: Path, env: dict[str, str] | None = None) -> None:
         self.data, self.port = data, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        options = ["--data-dir", str(data), "--port", str(self.port), "--mount-url", mount_url, "--mount-dir", str(mount_dir)]
-        credentials = {"LABEL_STUDIO_USERNAME": EMAIL, "LABEL_STUDIO_PASSWORD": PASSWORD, "LABEL_STUDIO_USER_TOKEN": TOKEN}
+        options = ["--data-dir", str(data), "--port", str(self.port)]
+        credentials = {
+            "LABEL_STUDIO_USERNAME": EMAIL,
+            "LABEL_STUDIO_PASSWORD": PASSWORD,
+            "LABEL_STUDIO_USER_TOKEN": TOKEN,
+        }
+        credentials.update({"HOWDAH_MOUNT_URL": mount_url, "HOWDAH_MOUNT_DIR": str(mount_dir)})
         super().__init__(
             [sys.executable, "-m", "label_studio_backend", *options],
             data.with_name(data.name + ".log"),
@@ -109,8 +114,7 @@ def _version() -> str:
     return seen.hexdigest()[:12]
 
 
-@pytest.fixture(scope="session")
-def migrated() -> Path:
+def make_migrated() -> Path:
     """A data folder with a migrated database and the first user; made once, kept for the next runs."""
     import fcntl
     import tempfile
@@ -132,9 +136,17 @@ def migrated() -> Path:
                 "LABEL_STUDIO_USER_TOKEN": TOKEN,
             }
             code = "from label_studio_backend.__main__ import prepare; prepare()"
-            subprocess.run([sys.executable, "-c", code], check=True, env=env, cwd=ROOT, timeout=300, capture_output=True)
+            subprocess.run(
+                [sys.executable, "-c", code], check=True, env=env, cwd=ROOT, timeout=300, capture_output=True
+            )
             making.rename(keep)
     return keep
+
+
+@pytest.fixture(scope="session")
+def migrated() -> Path:
+    """The migrated data folder to copy."""
+    return make_migrated()
 
 
 def copy_of(migrated: Path, data: Path) -> Path:
@@ -173,7 +185,12 @@ def repos(folder: Folder, request: pytest.FixtureRequest) -> tuple[str, str]:
     images, labels = f"i-{name}", f"l-{name}"
     folder.create("default", images)
     folder.create("default", labels)
-    files = {"/cats/001.png": PNG, "/cats/002.png": PNG + b"2", "/dogs/001.png": PNG + b"3", "/notes.txt": b"0123456789"}
+    files = {
+        "/cats/001.png": PNG,
+        "/cats/002.png": PNG + b"2",
+        "/dogs/001.png": PNG + b"3",
+        "/notes.txt": b"0123456789",
+    }
     folder.put("default", images, "master", dict(files))
     folder.branches[("default", labels)]["master"] = []
     return images, labels

@@ -204,5 +204,3 @@ def serve(folder: Folder, port: int = 0) -> ThreadingHTTPServer:
             raise Refused(404, f"no route {path}")
 
     return ThreadingHTTPServer(("127.0.0.1", port), Handler)
-
-

@@ -6,7 +6,9 @@ from tests.label_studio.conftest import PNG, LabelStudio, eventually
 from tests.label_studio.folder_server import Folder
 
 
-def test_source_sync_makes_tasks_of_the_exact_commit(studio: LabelStudio, folder: Folder, repos: tuple[str, str]) -> None:
+def test_source_sync_makes_tasks_of_the_exact_commit(
+    studio: LabelStudio, folder: Folder, repos: tuple[str, str]
+) -> None:
     project = studio.project()
     source = studio.source(project, f"{repos[0]}@master", regex_filter=r".*\.png")
     done = studio.sync_source(source)
