@@ -1,4 +1,4 @@
-"""Turning what is staged into exactly one commit, or none; and what was interrupted, into one that is whole or never was."""
+"""Turning what is staged into exactly one commit, or none; what was interrupted becomes whole, or never was."""
 
 import hashlib
 import json

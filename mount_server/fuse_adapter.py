@@ -61,7 +61,6 @@ class Operations(fuse.Operations):  # type: ignore[misc]
 
     use_ns = True
     flag_nullpath_ok = True
-    flag_nopath = True
     # what is None here is not announced to the kernel, which then does not ask at all
     getxattr = None
     setxattr = None
@@ -95,9 +94,9 @@ class Operations(fuse.Operations):  # type: ignore[misc]
             log.exception("%s failed", op)
             raise fuse.FuseOSError(errno.EIO) from e
 
-    def getattr(self, path: str | None, fh: int | None = None) -> dict[str, int]:
-        if fh is not None and path is None:
-            path, found = self._vfs.stat_handle(fh)
+    def getattr(self, path: str | None, fi: Any = None) -> dict[str, int]:
+        if fi is not None:
+            path, found = self._vfs.stat_handle(fi.fh)
         else:
             assert path is not None
             path = _text(path)
@@ -119,7 +118,9 @@ class Operations(fuse.Operations):  # type: ignore[misc]
             "st_ctime": found.mtime,
         }
 
-    def readdir(self, path: str, fh: int) -> list[str]:
+    def readdir(self, path: str | None, fh: int) -> list[str]:
+        if path is None:
+            raise errors.NotFound("the directory was removed")
         return [".", "..", *map(_raw, self._vfs.list(_text(path)))]
 
     def open(self, path: str, fi: Any) -> int:
@@ -221,8 +222,8 @@ class _Session(fuse.FUSE):  # type: ignore[misc]
     """fusepy's callbacks, with the one that is called most filling in the C structure in one go."""
 
     def fgetattr(self, path: bytes | None, buf: Any, fip: Any) -> int:
-        fh = fip.contents.fh if fip and path is None else None
-        a = self.operations("getattr", path.decode("latin-1") if path is not None else None, fh)
+        fi = fip.contents if fip else None
+        a = self.operations("getattr", path.decode("latin-1") if path is not None else None, fi)
         seconds, nanos = divmod(a["st_mtime"], 1_000_000_000)
         packed = _STAT.pack(
             0, a["st_ino"], a["st_nlink"], a["st_mode"], a["st_uid"], a["st_gid"], 0, 0, a["st_size"], 131072, a["st_blocks"],
@@ -233,7 +234,7 @@ class _Session(fuse.FUSE):  # type: ignore[misc]
 
 
 # struct stat of Linux on x86-64; elsewhere the library's own way is taken
-_STAT = struct.Struct("=QQQIIIIQqqqqqqqqq24x")
+_STAT = struct.Struct("=QQQIIIIQqqqqqqqqq")
 _FAST = fuse.__name__ == "fuse" and os.uname().machine == "x86_64" and ctypes.sizeof(fuse.c_stat) == _STAT.size
 
 
