@@ -1,84 +1,83 @@
-"""Projects: the name spaces of repos."""
+"""Projects: a name space of repos."""
 
-from collections.abc import Iterator
-from typing import Any
-
-from pachd.errors import AlreadyExists, FailedPrecondition, NotFound
-from pachd.pfs import stamps
-from pachd.pfs.names import validate_project
+from pachd.errors import AlreadyExists, FailedPrecondition, NotFound, PachError
+from pachd.pfs import refs, repos
 from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
+from pachd.types import Repo
+
+DEFAULT = "default"
+_MAX = 51  # Kubernetes names bound Pachyderm's
 
 
-def _find(txn: Snapshot, name: str) -> Any:
-    return txn.db.execute("SELECT * FROM projects WHERE name=?", (name,)).fetchone()
-
-
-def _info(row: Any) -> pfs_pb2.ProjectInfo:
-    return pfs_pb2.ProjectInfo(
-        project=pfs_pb2.Project(name=row["name"]),
-        description=row["description"],
-        created_at=stamps.stamp(row["created"]),
-        metadata=stamps.load(row["metadata"]),
-    )
+def ensure_default(txn: Txn) -> None:
+    """Make the project `default`, which is always there."""
+    txn.db.execute("INSERT OR IGNORE INTO projects (name, created) VALUES (?,?)", (DEFAULT, txn.now))
 
 
 def create_project(txn: Txn, name: str, description: str = "", update: bool = False) -> None:
-    """Create a project, or with `update` change the description of one.
-
-    :raises AlreadyExists: there is one, and not `update`.
-    :raises NotFound: there is none, and `update`.
-    """
-    validate_project(name)
-    found = _find(txn, name)
-    if update:
-        if found is None:
-            raise NotFound(f'get project {name}: get project by name: project "{name}" not found')
+    """Make a project, or with `update` change its description. Raises AlreadyExists, or PachError for the name."""
+    try:
+        refs.check_name(name)
+        if len(name) > _MAX:
+            raise PachError(f'project name "{name}" is {len(name) - _MAX} characters longer than the {_MAX} max')
+        if not name[0].isalnum():
+            raise PachError(f"project names must start with an alphanumeric character, got {name!r}")
+    except PachError as err:
+        raise err.wrapped("invalid project name") from err
+    if txn.db.execute("SELECT 1 FROM projects WHERE name=?", (name,)).fetchone():
+        if not update:
+            raise AlreadyExists(f'project "{name}" already exists\nproject {name} already exists')
         txn.db.execute("UPDATE projects SET description=? WHERE name=?", (description, name))
         return
-    if found is not None:
-        raise AlreadyExists(f'project "{name}" already exists\nproject {name} already exists')
+    if update:
+        raise NotFound(f'project "{name}" not found')
     txn.db.execute("INSERT INTO projects (name, description, created) VALUES (?,?,?)", (name, description, txn.now))
 
 
-def inspect_project(txn: Snapshot, name: str) -> pfs_pb2.ProjectInfo:
-    """Return a project.
+def require(txn: Snapshot, name: str) -> None:
+    """Raise NotFound unless the project is there."""
+    if not txn.db.execute("SELECT 1 FROM projects WHERE name=?", (name,)).fetchone():
+        raise NotFound(f'project "{name}" not found')
 
-    :raises NotFound: there is none.
-    """
-    row = _find(txn, name)
+
+def _info(row: dict[str, str | int]) -> pfs_pb2.ProjectInfo:
+    return pfs_pb2.ProjectInfo(
+        project=pfs_pb2.Project(name=str(row["name"])),
+        description=str(row["description"]),
+        created_at=refs.timestamp(int(row["created"])),
+        metadata=refs.metadata(str(row["metadata"])),
+    )
+
+
+def inspect_project(txn: Snapshot, name: str) -> pfs_pb2.ProjectInfo:
+    """Return a project. Raises NotFound."""
+    row = txn.db.execute("SELECT * FROM projects WHERE name=?", (name,)).fetchone()
     if row is None:
-        raise NotFound(f'error getting project "{name}": get project by name: project "{name}" not found')
+        raise NotFound(
+            f'could not inspect project "{name}": error getting project "{name}": get project by name: '
+            f'project "{name}" not found'
+        )
     return _info(row)
 
 
-def list_projects(txn: Snapshot) -> Iterator[pfs_pb2.ProjectInfo]:
-    """Iterate over all projects, oldest first."""
-    for row in txn.db.execute("SELECT * FROM projects ORDER BY pk").fetchall():
-        yield _info(row)
-
-
-def require_project(txn: Snapshot, name: str) -> None:
-    """Raise NotFound, in CreateRepo's words, if there is no such project."""
-    if _find(txn, name) is None:
-        raise NotFound(f'cannot find project "{name}": get project by name: project "{name}" not found')
+def list_projects(txn: Snapshot) -> list[pfs_pb2.ProjectInfo]:
+    """Return all projects, oldest first."""
+    return [_info(row) for row in txn.db.execute("SELECT * FROM projects ORDER BY created, name").fetchall()]
 
 
 def delete_project(txn: Txn, name: str, force: bool = False) -> None:
-    """Delete a project, which must be empty; `force` takes its repos with it.
-
-    :raises FailedPrecondition: it has repos.
-    :raises NotFound: there is none.
-    """
-    from pachd.pfs import repos
-
-    validate_project(name)
-    infos = list(repos.list_repos(txn, projects=[name]))
-    if infos and not force:
-        left = "\n".join(f"repo {repos.key_of(info)} still exists" for info in infos)
-        raise FailedPrecondition(f"cannot delete project {name}: {left}")
-    if _find(txn, name) is None:
+    """Delete a project; with `force` its repos too. Raises NotFound, or FailedPrecondition if it has repos."""
+    if not txn.db.execute("SELECT 1 FROM projects WHERE name=?", (name,)).fetchone():
         raise NotFound(f'delete project "{name}": project "{name}" not found')
-    if infos:
-        repos.delete_repos(txn, {name}, force=True)
+    found = txn.db.execute("SELECT name, type FROM repos WHERE project=? ORDER BY pk DESC", (name,)).fetchall()
+    if found and not force:
+        names = " ".join(sorted({row["name"] for row in found}))
+        raise FailedPrecondition(
+            f'delete project "{name}": cannot delete project with {len(found)} repo(s): {names}; use force to delete it'
+        )
+    for row in found:
+        repos.drop(txn, Repo(name, row["name"], row["type"]))
     txn.db.execute("DELETE FROM projects WHERE name=?", (name,))
+    if name == DEFAULT:
+        ensure_default(txn)

@@ -1,67 +1,43 @@
-"""From references to rows: repos, branches, and commits with ancestry (`^`, `~`, `.N`) and alias resolution."""
+"""Finding repos, branches and commits: by key, by reference (`master`, `<id>`, `master^2`, `master.1`), by picker."""
 
+import json
 import re
-import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from pachd.errors import NotFound, PachError
-from pachd.pfs.names import is_id
 from pachd.proto import pfs_pb2
 from pachd.store import Snapshot
 from pachd.types import Branch, Commit, Repo
 
-__all__ = [
-    "BranchRow",
-    "CommitRow",
-    "branch_key",
-    "branch_pb",
-    "branch_row",
-    "commit_by_pk",
-    "commit_pb",
-    "find_commit",
-    "is_id",
-    "parent",
-    "pick_branch",
-    "pick_commit",
-    "pick_repo",
-    "repo_key",
-    "repo_pb",
-    "repo_row",
-    "resolve_commit",
-]
-
-_REFERENCE = re.compile(r"([^.^~]*)(?:\.(\d+))?(?:(\^+|~+)|[\^~](\d+))?\Z")
-
-_COMMIT = (
-    "SELECT c.*, r.project, r.name AS repo, r.type, b.name AS branch FROM commits c JOIN repos r ON r.pk = c.repo_pk "
-    "LEFT JOIN branches b ON b.pk = c.branch_pk "
-)
-_BRANCH = "SELECT b.*, r.project, r.name AS repo, r.type FROM branches b JOIN repos r ON r.pk = b.repo_pk "
+_ID = re.compile(r"[0-9a-f]{12}4[0-9a-f]{19}")
+_NAME = re.compile(r"[a-zA-Z0-9_-]+")
+_STEP = re.compile(r"([\^~.])(\d*)")
+_SELECT = """SELECT c.*, r.project, r.name, r.type FROM commits c JOIN repos r ON r.pk = c.repo_pk """
 
 
 @dataclass(frozen=True, slots=True)
 class CommitRow:
-    """A commit as the database has it. Times are in ns, 0 for not yet; `branch` is None once its branch is deleted."""
+    """A commit as it is stored; times in nanoseconds since 1970, `branch` the one it was made on."""
 
     pk: int
-    repo_pk: int
     repo: Repo
+    repo_pk: int
     id: str
     branch: str | None
-    branch_pk: int | None
-    origin: int
-    description: str
     parent_pk: int | None
+    origin: int
     state: int
-    started: int
-    finishing: int
-    finished: int
+    description: str
     error: str
-    compacted: bool
-    size: int
-    root: bytes | None
+    started: int
+    finishing: int | None
+    finished: int | None
     updated: int
+    root: bytes | None
+    size: int
     metadata: str
 
     @property
@@ -70,274 +46,290 @@ class CommitRow:
         return Commit(self.repo, self.id)
 
 
-@dataclass(frozen=True, slots=True)
-class BranchRow:
-    """A branch as the database has it."""
-
-    pk: int
-    repo_pk: int
-    key: Branch
-    head_pk: int | None
-    trigger: bytes | None
-    specs: bytes | None
-    created: int
-    updated: int
-    metadata: str
+def is_id(text: str) -> bool:
+    """Whether a text is a commit ID (a UUID of version 4 in 32 hex digits) rather than a branch name."""
+    return bool(_ID.fullmatch(text))
 
 
-def _commit_row(row: sqlite3.Row) -> CommitRow:
-    return CommitRow(
-        row["pk"], row["repo_pk"], Repo(row["project"], row["repo"], row["type"]), row["id"], row["branch"],
-        row["branch_pk"] if row["branch"] is not None else None, row["origin"], row["description"], row["parent_pk"],
-        row["state"], row["started"], row["finishing"], row["finished"], row["error"], bool(row["compacted"]), row["size"],
-        row["root"], row["updated"], row["metadata"],
-    )  # fmt: skip
+def check_name(name: str) -> None:
+    """Raise PachError unless `name` may be that of a project, repo or branch."""
+    if not _NAME.fullmatch(name):
+        raise PachError(f"name ({name}) invalid: only alphanumeric characters, underscores, and dashes are allowed")
 
 
-def _branch_row(row: sqlite3.Row) -> BranchRow:
-    key = Branch(Repo(row["project"], row["repo"], row["type"]), row["name"])
-    return BranchRow(
-        row["pk"], row["repo_pk"], key, row["head_pk"], row["trigger_pb"], row["specs"], row["created"], row["updated"],
-        row["metadata"],
-    )  # fmt: skip
+def timestamp(ns: int) -> Timestamp:
+    """Return a protobuf time."""
+    stamp = Timestamp()
+    stamp.FromNanoseconds(ns)
+    return stamp
 
 
 def repo_pb(repo: Repo) -> pfs_pb2.Repo:
-    """Return the message of a repo's key."""
+    """Return a repo's key as a message."""
     return pfs_pb2.Repo(name=repo.name, type=repo.type, project=pfs_pb2.Project(name=repo.project))
 
 
 def branch_pb(branch: Branch) -> pfs_pb2.Branch:
-    """Return the message of a branch's key."""
+    """Return a branch's key as a message."""
     return pfs_pb2.Branch(repo=repo_pb(branch.repo), name=branch.name)
 
 
-def commit_pb(row: "CommitRow | Commit") -> pfs_pb2.Commit:
-    """Return the message of a commit, with its branch where that is known."""
-    repo = repo_pb(row.repo)
-    message = pfs_pb2.Commit(repo=repo, id=row.id)
-    if isinstance(row, CommitRow) and row.branch is not None:
-        message.branch.CopyFrom(pfs_pb2.Branch(repo=repo, name=row.branch))
-    return message
+def commit_pb(row: CommitRow) -> pfs_pb2.Commit:
+    """Return a commit's key as a message, with the branch it was made on."""
+    commit = pfs_pb2.Commit(repo=repo_pb(row.repo), id=row.id)
+    if row.branch is not None:
+        commit.branch.CopyFrom(branch_pb(Branch(row.repo, row.branch)))
+    return commit
 
 
-def repo_key(message: pfs_pb2.Repo) -> Repo:
-    """Return the key of a repo message; the project defaults to `default`, the type to `user`."""
+def metadata(text: str) -> dict[str, str]:
+    """Return the user's metadata of a row."""
+    value: dict[str, str] = json.loads(text)
+    return value
+
+
+def repo_of(message: pfs_pb2.Repo) -> Repo:
+    """Return a repo's key; project and type have defaults."""
     return Repo(message.project.name or "default", message.name, message.type or "user")
 
 
-def branch_key(message: Any, name: str | None = None) -> Branch:
-    """Return the key of a branch message, or of the branch in a commit message (by `name`, where that is given)."""
-    if isinstance(message, pfs_pb2.Commit):
-        repo = repo_key(message.repo if message.HasField("repo") else message.branch.repo)
-        return Branch(repo, message.branch.name if name is None else name)
-    return Branch(repo_key(message.repo), message.name if name is None else name)
+def branch_key(commit: pfs_pb2.Commit, name: str) -> Branch:
+    """Return the branch `name` of the repo that `commit` names."""
+    return Branch(repo_of(commit.repo if commit.HasField("repo") else commit.branch.repo), name)
 
 
-def find_repo(txn: Snapshot, repo: Repo) -> sqlite3.Row | None:
-    """Return the row of a repo, or None."""
-    row: sqlite3.Row | None = txn.db.execute(
+def repo_row(txn: Snapshot, repo: Repo) -> Any:
+    """Return the row of a repo. Raises NotFound."""
+    row = txn.db.execute(
         "SELECT * FROM repos WHERE project=? AND name=? AND type=?", (repo.project, repo.name, repo.type)
     ).fetchone()
-    return row
-
-
-def repo_missing(repo: Repo) -> str:
-    """Return how the inner layers say that there is no such repo."""
-    return f"repo (id=0, project={repo.project}, name={repo.name}, type={repo.type}) not found"
-
-
-def repo_row(txn: Snapshot, repo: Repo) -> sqlite3.Row:
-    """Return the row of a repo.
-
-    :raises NotFound: in the words of SubscribeCommit.
-    """
-    row = find_repo(txn, repo)
     if row is None:
-        raise NotFound(f"get repo ID: {repo_missing(repo)}")
+        raise NotFound(f"repo {repo} not found")
     return row
 
 
-def find_branch(txn: Snapshot, branch: Branch) -> BranchRow | None:
+def find_branch(txn: Snapshot, branch: Branch) -> Any:
     """Return the row of a branch, or None."""
-    row = txn.db.execute(
-        _BRANCH + "WHERE r.project=? AND r.name=? AND r.type=? AND b.name=?", (*branch.repo, branch.name)
+    return txn.db.execute(
+        "SELECT b.* FROM branches b JOIN repos r ON r.pk=b.repo_pk WHERE r.project=? AND r.name=? AND r.type=? "
+        "AND b.name=?",
+        (branch.repo.project, branch.repo.name, branch.repo.type, branch.name),
     ).fetchone()
-    return None if row is None else _branch_row(row)
 
 
-def branch_by_pk(txn: Snapshot, pk: int) -> BranchRow:
-    """Return the row of a branch that is known to be there."""
-    return _branch_row(txn.db.execute(_BRANCH + "WHERE b.pk=?", (pk,)).fetchone())
-
-
-def branches_of(txn: Snapshot, repo_pk: int) -> list[BranchRow]:
-    """Return the branches of a repo, oldest first."""
-    return [_branch_row(r) for r in txn.db.execute(_BRANCH + "WHERE b.repo_pk=? ORDER BY b.pk", (repo_pk,))]
-
-
-def branch_row(txn: Snapshot, branch: Branch) -> BranchRow:
-    """Return the row of a branch.
-
-    :raises NotFound: there is none.
-    """
+def branch_row(txn: Snapshot, branch: Branch) -> Any:
+    """Return the row of a branch. Raises NotFound for it or for its repo."""
     row = find_branch(txn, branch)
     if row is None:
-        missing = "" if find_repo(txn, branch.repo) else repo_missing(branch.repo) + "\n"
+        try:
+            repo_row(txn, branch.repo)
+        except NotFound as err:
+            repo = branch.repo
+            raise NotFound(
+                f"repo (id=0, project={repo.project}, name={repo.name}, type={repo.type}) not found\n"
+                f'branch (id=0, branch={branch}) not found\nbranch "{branch.name}" not found in repo {repo}'
+            ) from err
         raise NotFound(
-            f"{missing}branch (id=0, branch={branch}) not found\nbranch \"{branch.name}\" not found in repo {branch.repo}"
+            f'branch (id=0, branch={branch}) not found\nbranch "{branch.name}" not found in repo {branch.repo}'
         )
     return row
 
 
-def commit_by_pk(txn: Snapshot, pk: int) -> CommitRow:
-    """Return the row of a commit that is known to be there."""
-    return _commit_row(txn.db.execute(_COMMIT + "WHERE c.pk=?", (pk,)).fetchone())
+def branch_of(txn: Snapshot, pk: int) -> Branch:
+    """Return the key of a branch by its number."""
+    row = txn.db.execute(
+        "SELECT b.name AS branch, r.project, r.name, r.type FROM branches b JOIN repos r ON r.pk=b.repo_pk "
+        "WHERE b.pk=?",
+        (pk,),
+    ).fetchone()
+    return Branch(Repo(row["project"], row["name"], row["type"]), row["branch"])
+
+
+def _row(found: Any) -> CommitRow:
+    return CommitRow(
+        found["pk"],
+        Repo(found["project"], found["name"], found["type"]),
+        found["repo_pk"],
+        found["id"],
+        found["branch"],
+        found["parent_pk"],
+        found["origin"],
+        found["state"],
+        found["description"],
+        found["error"],
+        found["started"],
+        found["finishing"],
+        found["finished"],
+        found["updated"],
+        found["root"],
+        found["size"],
+        found["metadata"],
+    )
+
+
+def commit_row(txn: Snapshot, pk: int) -> CommitRow:
+    """Return a commit by its number. Raises NotFound."""
+    found = txn.db.execute(_SELECT + "WHERE c.pk=?", (pk,)).fetchone()
+    if found is None:
+        raise NotFound(f"commit number {pk} not found")
+    return _row(found)
+
+
+def commit_rows(txn: Snapshot, where: str, values: tuple[Any, ...] = ()) -> list[CommitRow]:
+    """Return the commits for which `where` (SQL over `c` and `r`, perhaps with an ORDER BY) holds."""
+    return [_row(found) for found in txn.db.execute(_SELECT + "WHERE " + where, values).fetchall()]
 
 
 def find_commit(txn: Snapshot, repo_pk: int, id: str) -> CommitRow | None:
-    """Return a repo's own commit of an ID, or None; no alias is resolved."""
-    row = txn.db.execute(_COMMIT + "WHERE c.repo_pk=? AND c.id=?", (repo_pk, id)).fetchone()
-    return None if row is None else _commit_row(row)
-
-
-def commits_where(txn: Snapshot, where: str, values: tuple[Any, ...] = ()) -> list[CommitRow]:
-    """Return the commits of an SQL condition (with c, r and b for commit, repo and branch), with its ORDER BY."""
-    return [_commit_row(r) for r in txn.db.execute(_COMMIT + where, values)]
+    """Return the commit of a repo with this very ID, or None."""
+    found = txn.db.execute(_SELECT + "WHERE c.repo_pk=? AND c.id=?", (repo_pk, id)).fetchone()
+    return None if found is None else _row(found)
 
 
 def parent(txn: Snapshot, row: CommitRow) -> CommitRow | None:
-    """Return the parent of a commit, or None."""
-    return None if row.parent_pk is None else commit_by_pk(txn, row.parent_pk)
+    """Return a commit's parent, or None."""
+    return None if row.parent_pk is None else commit_row(txn, row.parent_pk)
 
 
 def resolve_commit(txn: Snapshot, commit: pfs_pb2.Commit | tuple[Repo, str]) -> CommitRow:
-    """Return the commit that a reference names.
+    """Return the commit that a message or (repo, reference) names.
 
-    :param commit: a message (the ID, perhaps with ancestry, wins over the branch), or a repo and a reference.
-    :raises NotFound: no such repo, branch or commit.
-    :raises PachError: the reference is empty, or its ancestry is malformed or leads too far.
+    An ID wins over a branch. An ID that the repo does not have names the repo's commit in the provenance of that
+    commit set. Raises NotFound, or PachError for an ancestry that makes no sense.
     """
+    if isinstance(commit, tuple):
+        repo, text = commit
+        named = ""
+    else:
+        if not commit.HasField("repo") and not commit.branch.HasField("repo"):
+            raise PachError("pick commit tx: cannot pick commit with no ID or branch")
+        repo = repo_of(commit.repo if commit.HasField("repo") else commit.branch.repo)
+        text, named = commit.id, commit.branch.name
+        if not repo.name or (not text and not named):
+            raise PachError("pick commit tx: cannot pick commit with no ID or branch")
+    base, steps = _split(repo, text or named)
+    start = _start(txn, repo, base, by_branch=not text)
+    for step, count in steps:
+        start = _step(txn, start, step, count)
+    return start
+
+
+def _split(repo: Repo, text: str) -> tuple[str, list[tuple[str, int]]]:
+    at = next((i for i, char in enumerate(text) if char in "^~."), len(text))
+    base, rest = text[:at], text[at:]
+    steps: list[tuple[str, int]] = []
+    while rest:
+        match = _STEP.match(rest)
+        if match is None or (match[1] == "." and not match[2]):
+            raise PachError(
+                f"pick commit tx: calculate offset {repo}@{text}: count offset and clean: invalid ancestry format"
+            )
+        steps.append((match[1], int(match[2]) if match[2] else 1))
+        rest = rest[match.end() :]
+    return base, steps
+
+
+def _start(txn: Snapshot, repo: Repo, base: str, by_branch: bool) -> CommitRow:
     try:
-        return _resolve(txn, commit)
-    except PachError as error:
-        raise error.wrapped("pick commit tx") from None
-
-
-def _resolve(txn: Snapshot, commit: pfs_pb2.Commit | tuple[Repo, str]) -> CommitRow:
-    if isinstance(commit, pfs_pb2.Commit):
-        repo = repo_key(commit.repo if commit.HasField("repo") else commit.branch.repo)
-        id, branch = commit.id, commit.branch.name
-    else:
-        repo, reference = commit
-        id, branch = (reference, "") if not reference or is_id(reference) else ("", reference)
-    text = id or branch
-    if not text:
-        raise PachError("cannot pick commit with no ID or branch")
-    match = _REFERENCE.match(text)
-    if match is None:
-        raise PachError(f"calculate offset {repo}@{text}: count offset and clean: invalid ancestry format")
-    base, root, signs, number = match.groups()
-    repo_found = find_repo(txn, repo)
-    if repo_found is None:
-        raise NotFound(f"commit {repo}@{id} not found\nrepo {repo} not found")
-    if is_id(base):
-        row = find_commit(txn, repo_found["pk"], base.lower()) or _alias(txn, repo_found["pk"], base.lower())
+        found = repo_row(txn, repo)
+    except NotFound as err:
+        raise NotFound(f"pick commit tx: commit {repo}@ not found\nrepo {repo} not found") from err
+    if is_id(base) and not by_branch:
+        row = find_commit(txn, found["pk"], base) or _alias(txn, found["pk"], base)
         if row is None:
-            raise NotFound(f"commit {repo}@{id} not found\ncommit {repo}@{id} not found")
-    else:
-        head = txn.db.execute(
-            "SELECT head_pk FROM branches WHERE repo_pk=? AND name=?", (repo_found["pk"], base)
-        ).fetchone()
-        if head is None:
-            raise NotFound(f"commit {repo}@{id} not found\nbranch \"{branch}\" not found in repo {repo}")
-        row = commit_by_pk(txn, head["head_pk"])
-    if root is not None:
-        row = _from_root(txn, row, int(root) - 1)
-    offset = len(signs) if signs else int(number or 0)
-    return _ancestor(txn, row, offset) if offset else row
+            raise NotFound(f"pick commit tx: commit {repo}@{base} not found")
+        return row
+    if not _NAME.fullmatch(base):
+        raise NotFound(f'pick commit tx: commit {repo}@{base} not found\nbranch "" not found in repo {repo}')
+    branch = find_branch(txn, Branch(repo, base))
+    if branch is not None and branch["head_pk"] is not None:
+        return commit_row(txn, branch["head_pk"])
+    if is_id(base):
+        row = find_commit(txn, found["pk"], base) or _alias(txn, found["pk"], base)
+        if row is not None:
+            return row
+    raise NotFound(f'pick commit tx: commit {repo}@ not found\nbranch "{base}" not found in repo {repo}')
 
 
 def _alias(txn: Snapshot, repo_pk: int, id: str) -> CommitRow | None:
-    """Return this repo's commit among the provenance of the commit set `id`: what that set read of the repo."""
+    """The repo's commit in the provenance of the commit set `id`."""
     found = txn.db.execute(
-        "WITH RECURSIVE prov(pk) AS (SELECT p.to_pk FROM commit_provenance p JOIN commits c ON c.pk = p.from_pk "
-        "WHERE c.id = ? UNION SELECT p.to_pk FROM prov JOIN commit_provenance p ON p.from_pk = prov.pk) "
-        "SELECT c.pk FROM prov JOIN commits c ON c.pk = prov.pk WHERE c.repo_pk = ? ORDER BY c.pk DESC LIMIT 1",
+        "WITH RECURSIVE up (pk) AS (SELECT pk FROM commits WHERE id=? UNION "
+        "SELECT p.source_pk FROM commit_provenance p JOIN up ON p.commit_pk = up.pk) "
+        "SELECT c.pk FROM commits c JOIN up ON up.pk = c.pk WHERE c.repo_pk=? ORDER BY c.pk DESC LIMIT 1",
         (id, repo_pk),
     ).fetchone()
-    return None if found is None else commit_by_pk(txn, found["pk"])
+    return None if found is None else commit_row(txn, found["pk"])
 
 
-_ANCESTORS = (
-    "WITH RECURSIVE up(pk, parent_pk, depth) AS (SELECT pk, parent_pk, 0 FROM commits WHERE pk = ? UNION ALL "
-    "SELECT c.pk, c.parent_pk, up.depth + 1 FROM up JOIN commits c ON c.pk = up.parent_pk WHERE up.depth < ?) "
-)
+def _step(txn: Snapshot, start: CommitRow, step: str, count: int) -> CommitRow:
+    name = f"{start.repo.project}/{start.repo.name}.{start.repo.type}@{start.id}"
+    if step == ".":
+        chain = _ancestors(txn, start.pk)
+        if not 1 <= count <= len(chain):
+            raise PachError(
+                "pick commit tx: picking commit: invalid offset from branch root for head commit: "
+                f"{name}, offset: {(count - 1) % 2**32}, maximum depth: {len(chain)}"
+            )
+        return commit_row(txn, chain[-count])
+    pk: int | None = start.pk
+    for done in range(count):
+        found = txn.db.execute("SELECT parent_pk FROM commits WHERE pk=?", (pk,)).fetchone()
+        pk = found["parent_pk"]
+        if pk is None:
+            raise PachError(
+                "pick commit tx: picking commit: invalid offset for ancestor of commit: "
+                f"{name}, offset requested: {count}, offset traversable: {done}"
+            )
+    assert pk is not None
+    return commit_row(txn, pk)
 
 
-def _ancestor(txn: Snapshot, row: CommitRow, offset: int) -> CommitRow:
-    last = txn.db.execute(
-        _ANCESTORS + "SELECT pk, depth FROM up ORDER BY depth DESC LIMIT 1", (row.pk, min(offset, 1 << 40))
-    ).fetchone()
-    if last["depth"] != offset:
-        raise PachError(
-            f"picking commit: invalid offset for ancestor of commit: {row.repo.key}@{row.id}, "
-            f"offset requested: {offset}, offset traversable: {last['depth']}"
-        )
-    return commit_by_pk(txn, last["pk"])
-
-
-def _from_root(txn: Snapshot, row: CommitRow, offset: int) -> CommitRow:
-    chain = [r["pk"] for r in txn.db.execute(_ANCESTORS + "SELECT pk FROM up ORDER BY depth DESC", (row.pk, 1 << 40))]
-    if not 0 <= offset < len(chain):
-        raise PachError(
-            f"picking commit: invalid offset from branch root for head commit: {row.repo.key}@{row.id}, "
-            f"offset: {offset % (1 << 32)}, maximum depth: {len(chain)}"  # Pachyderm counts in 32 unsigned bits
-        )
-    return commit_by_pk(txn, chain[offset])
+def _ancestors(txn: Snapshot, pk: int) -> list[int]:
+    """The numbers of a commit and its ancestors, the commit first."""
+    found = txn.db.execute(
+        "WITH RECURSIVE line (pk, parent) AS (SELECT pk, parent_pk FROM commits WHERE pk=? UNION ALL "
+        "SELECT c.pk, c.parent_pk FROM commits c JOIN line ON c.pk = line.parent) SELECT pk FROM line",
+        (pk,),
+    ).fetchall()
+    return [row["pk"] for row in found]
 
 
 def pick_repo(txn: Snapshot, picker: pfs_pb2.RepoPicker) -> Repo:
-    """Return the key of the repo that a picker picks.
-
-    :raises NotFound: there is none.
-    """
-    if picker.WhichOneof("picker") != "name":
-        raise PachError("repo picker cannot be nil")
+    """Return the repo that a picker names. Raises NotFound."""
+    if not picker.name.name:
+        raise PachError("invalid repo picker: no repo name")
     repo = Repo(picker.name.project.name or "default", picker.name.name, picker.name.type or "user")
-    if find_repo(txn, repo) is None:
-        raise NotFound(f"picking repo: get repo info with id: {repo_missing(repo)}")
+    try:
+        repo_row(txn, repo)
+    except NotFound as err:
+        raise NotFound(
+            "picking repo: get repo info with id: "
+            f"repo (id=0, project={repo.project}, name={repo.name}, type={repo.type}) not found"
+        ) from err
     return repo
 
 
-def pick_branch(txn: Snapshot, picker: pfs_pb2.BranchPicker) -> BranchRow:
-    """Return the branch that a picker picks.
-
-    :raises NotFound: there is none.
-    """
-    if picker.WhichOneof("picker") != "name":
-        raise PachError("branch picker cannot be nil")
-    repo = pick_repo(txn, picker.name.repo)
-    return branch_row(txn, Branch(repo, picker.name.name))
+def pick_branch(txn: Snapshot, picker: pfs_pb2.BranchPicker) -> Branch:
+    """Return the branch that a picker names. Raises NotFound."""
+    if not picker.name.name:
+        raise PachError("invalid branch picker: no branch name")
+    branch = Branch(pick_repo(txn, picker.name.repo), picker.name.name)
+    branch_row(txn, branch)
+    return branch
 
 
 def pick_commit(txn: Snapshot, picker: pfs_pb2.CommitPicker) -> CommitRow:
-    """Return the commit that a picker picks.
-
-    :raises NotFound: there is none.
-    """
+    """Return the commit that a picker names. Raises NotFound."""
     kind = picker.WhichOneof("picker")
     if kind == "branch_head":
-        head = pick_branch(txn, picker.branch_head).head_pk
-        assert head is not None
-        return commit_by_pk(txn, head)
+        branch = pick_branch(txn, picker.branch_head)
+        return resolve_commit(txn, (branch.repo, branch.name))
     if kind == "id":
         return resolve_commit(txn, (pick_repo(txn, picker.id.repo), picker.id.id))
     if kind == "ancestor":
-        start = pick_commit(txn, picker.ancestor.start)
-        return _ancestor(txn, start, picker.ancestor.offset) if picker.ancestor.offset else start
+        return _step(txn, pick_commit(txn, picker.ancestor.start), "^", picker.ancestor.offset)
     if kind == "branch_root":
-        head = pick_branch(txn, picker.branch_root.branch).head_pk
-        assert head is not None
-        return _from_root(txn, commit_by_pk(txn, head), picker.branch_root.offset)
-    raise PachError("commit picker cannot be nil")
+        branch = pick_branch(txn, picker.branch_root.branch)
+        return _step(txn, resolve_commit(txn, (branch.repo, branch.name)), ".", picker.branch_root.offset + 1)
+    raise PachError("commit picker cannot be empty")

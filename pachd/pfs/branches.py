@@ -1,0 +1,237 @@
+"""Branches: names for heads, and the provenance between them that makes commits propagate."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+from pachd.errors import Internal, NotFound, PachError
+from pachd.pfs import propagate, refs, triggers
+from pachd.proto import pfs_pb2
+from pachd.store import Snapshot, Txn
+from pachd.types import Branch, Commit, Repo
+
+_SUBVENANCE = """WITH RECURSIVE down (pk) AS (SELECT branch_pk FROM branch_provenance WHERE source_pk=? UNION
+    SELECT p.branch_pk FROM branch_provenance p JOIN down ON p.source_pk = down.pk) SELECT pk FROM down"""
+_PROVENANCE = """WITH RECURSIVE up (pk) AS (SELECT source_pk FROM branch_provenance WHERE branch_pk=? UNION
+    SELECT p.source_pk FROM branch_provenance p JOIN up ON p.branch_pk = up.pk) SELECT pk FROM up"""
+
+
+def create_branch(
+    txn: Txn,
+    branch: Branch,
+    head: Commit | pfs_pb2.Commit | None = None,
+    provenance: Sequence[Branch] = (),
+    trigger: pfs_pb2.Trigger | None = None,
+    never: Collection[Branch] = (),
+    new_commit_set: bool = False,
+) -> None:
+    """Make a branch, or give an existing one another head, provenance or trigger.
+
+    Without a head a new branch gets an empty AUTO commit: finished if it has no provenance, open if it has. Missing
+    branches in the provenance are made the same way. never: sources whose new commits shall make none here.
+    Raises NotFound, PachError, or Internal for a cycle.
+    """
+    name = branch.name
+    refs.check_name(name)
+    if refs.is_id(name):
+        raise PachError(f"branch name ({name}) invalid: it cannot be a UUIDv4, because commits are named so")
+    for source in provenance:
+        if source.repo == branch.repo:
+            raise PachError(f"repo {branch.repo} cannot be in the provenance of its own branch")
+    target = _head(txn, branch, head) if head is not None else None
+    repo_pk = _repo_pk(txn, branch.repo)
+    found = refs.find_branch(txn, branch)
+    if found is None:
+        pk = _insert(txn, repo_pk, name)
+        old_sources: list[int] = []
+    else:
+        pk = found["pk"]
+        old_sources = [r["source_pk"] for r in _sources(txn, pk)]
+    sources = [_ensure(txn, source) for source in provenance]
+    below = {row["pk"] for row in txn.db.execute(_SUBVENANCE, (pk,))} | {pk}
+    for source_pk, source in zip(sources, provenance, strict=True):
+        if source_pk in below:
+            raise Internal(
+                "create branch: update head: cycle detected because "
+                f"{_dotted(source)} is already in the subvenance of {_dotted(branch)}"
+            )
+    txn.db.execute("DELETE FROM branch_provenance WHERE branch_pk=?", (pk,))
+    txn.db.executemany(
+        "INSERT OR IGNORE INTO branch_provenance (branch_pk, source_pk, position, never) VALUES (?,?,?,?)",
+        [(pk, s, i, provenance[i] in never) for i, s in enumerate(sources)],
+    )
+    if trigger is not None and trigger.branch:
+        triggers.check(txn, branch, trigger)
+    data = trigger.SerializeToString() if trigger is not None and trigger.branch else None
+    txn.db.execute("UPDATE branches SET trigger=?, updated=? WHERE pk=?", (data, txn.now, pk))
+    if target is not None:
+        propagate.move_head(txn, pk, target.pk)
+    elif found is None and not sources:
+        made = propagate.make_commit(txn, repo_pk, branch.name, pfs_pb2.AUTO, None, finished=True)
+        propagate.move_head(txn, pk, made)
+    if sources and (found is None or new_commit_set or sorted(sources) != sorted(old_sources)) and target is None:
+        propagate.force(txn, pk)
+    propagate.touch(txn, pk)
+
+
+def _dotted(branch: Branch) -> str:
+    return f"{branch.repo.project}/{branch.repo.name}.{branch.repo.type}@{branch.name}"
+
+
+def _repo_pk(txn: Snapshot, repo: Repo) -> int:
+    pk: int = refs.repo_row(txn, repo)["pk"]
+    return pk
+
+
+def _insert(txn: Txn, repo_pk: int, name: str) -> int:
+    cursor = txn.db.execute(
+        "INSERT INTO branches (repo_pk, name, created, updated) VALUES (?,?,?,?)", (repo_pk, name, txn.now, txn.now)
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def _ensure(txn: Txn, branch: Branch) -> int:
+    """The number of a branch, made with an empty head if it is not there."""
+    found = refs.find_branch(txn, branch)
+    if found is None:
+        try:
+            create_branch(txn, branch)
+        except NotFound as err:
+            repo = branch.repo
+            raise NotFound(
+                f"get commit by commit key: repo (id=0, project={repo.project}, name={repo.name}, type={repo.type}) "
+                f"not found\ncommit (int_id=0, commit_id={repo.project}/{repo.name}.{repo.type}@"
+                f"{propagate.commit_set_id(txn)}) not found"
+            ) from err
+        found = refs.find_branch(txn, branch)
+    pk: int = found["pk"]
+    return pk
+
+
+def _head(txn: Snapshot, branch: Branch, head: Commit | pfs_pb2.Commit) -> refs.CommitRow:
+    message = head
+    if isinstance(message, Commit):
+        message = pfs_pb2.Commit(repo=refs.repo_pb(message.repo), id=message.id)
+    if message.HasField("repo") and refs.repo_of(message.repo) != branch.repo:
+        raise PachError("branch and head commit must belong to the same repo")
+    try:
+        return refs.resolve_commit(txn, message)
+    except NotFound as err:
+        name = message.id or message.branch.name
+        raise err.wrapped(f"unable to inspect {branch.repo}@{name}") from err
+
+
+def _sources(txn: Snapshot, pk: int) -> list[dict[str, int]]:
+    return txn.db.execute(
+        "SELECT source_pk, never FROM branch_provenance WHERE branch_pk=? ORDER BY position", (pk,)
+    ).fetchall()
+
+
+def direct_subvenance(txn: Snapshot, pk: int) -> list[Branch]:
+    """Return the branches that have branch number `pk` in their direct provenance."""
+    rows = txn.db.execute("SELECT branch_pk FROM branch_provenance WHERE source_pk=? ORDER BY branch_pk", (pk,))
+    return [refs.branch_of(txn, row["branch_pk"]) for row in rows.fetchall()]
+
+
+def in_provenance(branch: Branch, below: Iterable[Branch]) -> str:
+    """Return the sentence that says why a branch cannot go."""
+    names = " ".join(str(b) for b in below)
+    return f"branch \"{branch}\" cannot be deleted because it's in the direct provenance of [{names}]"
+
+
+def _info(txn: Snapshot, pk: int) -> pfs_pb2.BranchInfo:
+    row = txn.db.execute("SELECT * FROM branches WHERE pk=?", (pk,)).fetchone()
+    branch = refs.branch_of(txn, pk)
+    info = pfs_pb2.BranchInfo(
+        branch=refs.branch_pb(branch),
+        metadata=refs.metadata(row["metadata"]),
+        created_at=refs.timestamp(row["created"]),
+        updated_at=refs.timestamp(row["updated"]),
+    )
+    if row["head_pk"] is not None:
+        head = refs.commit_pb(refs.commit_row(txn, row["head_pk"]))
+        head.branch.CopyFrom(info.branch)
+        info.head.CopyFrom(head)
+    for source in _sources(txn, pk):
+        message = refs.branch_pb(refs.branch_of(txn, source["source_pk"]))
+        info.direct_provenance.append(message)
+        if source["never"]:
+            spec = info.branch_propagation_specs.add(branch=message)
+            spec.propagation_spec.never = True
+    for above in txn.db.execute(_PROVENANCE, (pk,)).fetchall():
+        info.provenance.append(refs.branch_pb(refs.branch_of(txn, above["pk"])))
+    for below in txn.db.execute(_SUBVENANCE, (pk,)).fetchall():
+        info.subvenance.append(refs.branch_pb(refs.branch_of(txn, below["pk"])))
+    if row["trigger"] is not None:
+        info.trigger.ParseFromString(row["trigger"])
+    return info
+
+
+def inspect_branch(txn: Snapshot, branch: Branch) -> pfs_pb2.BranchInfo:
+    """Return a branch. Raises NotFound."""
+    try:
+        return _info(txn, refs.branch_row(txn, branch)["pk"])
+    except NotFound as err:
+        raise err.wrapped("inspect branch in transaction") from err
+
+
+def list_branches(txn: Snapshot, repo: Repo | None = None, reverse: bool = False) -> Iterator[pfs_pb2.BranchInfo]:
+    """Yield the branches of a repo (None: of all), newest first. Raises NotFound."""
+    order = "ASC" if reverse else "DESC"
+    if repo is None:
+        rows = txn.db.execute(f"SELECT pk FROM branches ORDER BY pk {order}").fetchall()
+    else:
+        pk = _repo_pk(txn, repo)
+        rows = txn.db.execute(f"SELECT pk FROM branches WHERE repo_pk=? ORDER BY pk {order}", (pk,)).fetchall()
+    for row in rows:
+        yield _info(txn, row["pk"])
+
+
+def delete_branch(txn: Txn, branch: Branch, force: bool = False) -> None:
+    """Delete a branch; its commits stay.
+
+    Raises NotFound; PachError if it is the output of a pipeline, or, unless `force`, in another's direct provenance.
+    """
+    found = refs.find_branch(txn, branch)
+    if found is None:
+        raise NotFound(f'get branch "{_dotted(branch)}": branch (id=0, branch={branch}) not found')
+    pk = found["pk"]
+    sources = [refs.branch_of(txn, row["source_pk"]) for row in _sources(txn, pk)]
+    if branch.repo.type != "spec" and any(source.repo.type == "spec" for source in sources):
+        raise PachError(
+            f'branch "{branch}" cannot be deleted because a pipeline writes to it - delete the pipeline instead'
+        )
+    below = direct_subvenance(txn, pk)
+    if below and not force:
+        raise PachError(in_provenance(branch, below))
+    txn.db.execute("DELETE FROM branches WHERE pk=?", (pk,))
+
+
+def _walk(
+    txn: Snapshot, starts: Iterable[Branch], max_branches: int, max_depth: int, sql: str
+) -> Iterator[pfs_pb2.BranchInfo]:
+    todo = [(refs.branch_row(txn, start)["pk"], 0) for start in starts]
+    seen: set[int] = set()
+    while todo and not (max_branches and len(seen) >= max_branches):
+        pk, depth = todo.pop(0)
+        if pk in seen:
+            continue
+        seen.add(pk)
+        yield _info(txn, pk)
+        if not max_depth or depth < max_depth:
+            todo += [(row["pk"], depth + 1) for row in txn.db.execute(sql, (pk,)).fetchall()]
+
+
+def walk_provenance(
+    txn: Snapshot, starts: Iterable[Branch], max_branches: int = 0, max_depth: int = 0
+) -> Iterator[pfs_pb2.BranchInfo]:
+    """Yield branches and, level by level, what they depend on. 0: no limit."""
+    sql = "SELECT source_pk AS pk FROM branch_provenance WHERE branch_pk=? ORDER BY position"
+    return _walk(txn, starts, max_branches, max_depth, sql)
+
+
+def walk_subvenance(
+    txn: Snapshot, starts: Iterable[Branch], max_branches: int = 0, max_depth: int = 0
+) -> Iterator[pfs_pb2.BranchInfo]:
+    """Yield branches and, level by level, what depends on them. 0: no limit."""
+    sql = "SELECT branch_pk AS pk FROM branch_provenance WHERE source_pk=? ORDER BY branch_pk"
+    return _walk(txn, starts, max_branches, max_depth, sql)

@@ -1,0 +1,230 @@
+"""Commits: started, written to, finished; inspected and listed."""
+
+from collections.abc import Callable, Iterator
+
+from pachd.errors import NotFound, PachError
+from pachd.pfs import filesets, propagate, refs, triggers
+from pachd.proto import pfs_pb2
+from pachd.store import Snapshot, Txn
+from pachd.types import Branch, Commit, Repo
+
+USER, AUTO, FSCK = pfs_pb2.USER, pfs_pb2.AUTO, pfs_pb2.FSCK
+
+# Called in the transaction in which a commit finishes.
+on_finished: list[Callable[[Txn, refs.CommitRow], None]] = [triggers.fire]
+
+
+def start_commit(
+    txn: Txn, branch: Branch, parent: Commit | pfs_pb2.Commit | None = None, description: str = ""
+) -> Commit:
+    """Open a commit on a branch (made if need be), on top of its head or of `parent`; returns its key.
+
+    Raises NotFound, or PachError if the parent is still open or the branch is written by propagation.
+    """
+    try:
+        repo = refs.repo_row(txn, branch.repo)
+    except NotFound as err:
+        raise err.wrapped("start commit in transaction") from err
+    if not branch.name:
+        raise PachError("start commit in transaction: branch must be specified")
+    refs.check_name(branch.name)
+    if refs.is_id(branch.name):
+        raise PachError(f"branch name ({branch.name}) invalid: it cannot be a UUIDv4, because commits are named so")
+    found = refs.find_branch(txn, branch)
+    if found is not None and branch.repo.type != "spec" and _is_output(txn, found["pk"]):
+        raise PachError(f"cannot start a commit on an output branch: {branch}")
+    parent_pk = found["head_pk"] if found is not None else None
+    if parent is not None:
+        message = parent
+        if isinstance(message, Commit):
+            message = pfs_pb2.Commit(repo=refs.repo_pb(message.repo), id=message.id)
+        try:
+            parent_pk = refs.resolve_commit(txn, message).pk
+        except NotFound as err:
+            raise err.wrapped("start commit in transaction: create commit: parent commit not found") from err
+    if parent_pk is not None:
+        above = refs.commit_row(txn, parent_pk)
+        if above.state < pfs_pb2.FINISHING:
+            raise PachError(
+                f"start commit in transaction: create commit: parent commit {above.key} has not been finished"
+            )
+    try:
+        pk = propagate.make_commit(txn, repo["pk"], branch.name, USER, parent_pk, description)
+    except PachError as err:
+        raise err.wrapped("start commit in transaction: create commit") from err
+    if found is None:
+        txn.db.execute(
+            "INSERT INTO branches (repo_pk, name, created, updated) VALUES (?,?,?,?)",
+            (repo["pk"], branch.name, txn.now, txn.now),
+        )
+        found = refs.find_branch(txn, branch)
+    propagate.move_head(txn, found["pk"], pk)
+    return Commit(branch.repo, propagate.commit_set_id(txn))
+
+
+def _is_output(txn: Snapshot, branch_pk: int) -> bool:
+    """Whether a branch depends on more than a spec: its commits are made by propagation."""
+    rows = txn.db.execute(
+        "SELECT r.type FROM branch_provenance p JOIN branches b ON b.pk=p.source_pk JOIN repos r ON r.pk=b.repo_pk "
+        "WHERE p.branch_pk=?",
+        (branch_pk,),
+    ).fetchall()
+    return any(row["type"] != "spec" for row in rows)
+
+
+def finish_commit(
+    txn: Txn,
+    commit: Commit | pfs_pb2.Commit,
+    description: str = "",
+    error: str = "",
+    force: bool = False,
+) -> None:
+    """Finish a commit: at once if its parent is finished, else as soon as that is.
+
+    error: why it failed; its files stay readable, its children do not build on it. force: finish a pipeline's commit
+    too. Raises NotFound, or PachError if it has been finished.
+    """
+    if isinstance(commit, Commit):
+        row = refs.resolve_commit(txn, (commit.repo, commit.id))
+    else:
+        try:
+            row = refs.resolve_commit(txn, commit)
+        except NotFound as err:
+            raise err.wrapped("finish commit in transaction") from err
+    if row.state >= pfs_pb2.FINISHING:
+        raise PachError(f"commit {row.key} has already finished")
+    if not force and row.repo.type != "spec" and _is_pipelines(txn, row):
+        raise PachError("cannot finish a pipeline output or meta commit, use 'stop job' instead")
+    txn.db.execute(
+        "UPDATE commits SET state=?, finishing=?, updated=?, error=?, description=coalesce(nullif(?, ''), description) "
+        "WHERE pk=?",
+        (pfs_pb2.FINISHING, txn.now, txn.now, error, description, row.pk),
+    )
+    _complete(txn, row.pk)
+
+
+def _is_pipelines(txn: Snapshot, row: refs.CommitRow) -> bool:
+    if row.repo.type == "meta":
+        return True
+    found = txn.db.execute(
+        "SELECT 1 FROM commit_provenance p JOIN commits c ON c.pk=p.source_pk JOIN repos r ON r.pk=c.repo_pk "
+        "WHERE p.commit_pk=? AND r.type='spec' AND r.project=? AND r.name=?",
+        (row.pk, row.repo.project, row.repo.name),
+    ).fetchone()
+    return found is not None
+
+
+def _complete(txn: Txn, pk: int) -> None:
+    """Finish a finishing commit if its parent is finished, then the children that waited for it."""
+    todo = [pk]
+    while todo:
+        row = refs.commit_row(txn, todo.pop())
+        above = refs.parent(txn, row)
+        if row.state != pfs_pb2.FINISHING or (above is not None and above.state != pfs_pb2.FINISHED):
+            continue
+        done = filesets.finish(txn, row)
+        txn.db.execute(
+            "UPDATE commits SET state=?, finished=?, updated=?, root=?, size=?, error=? WHERE pk=?",
+            (pfs_pb2.FINISHED, txn.now, txn.now, done.root, done.size, row.error or done.error, row.pk),
+        )
+        finished = refs.commit_row(txn, row.pk)
+        for hook in on_finished:
+            hook(txn, finished)
+        waiting = txn.db.execute(
+            "SELECT pk FROM commits WHERE parent_pk=? AND state=?", (row.pk, pfs_pb2.FINISHING)
+        ).fetchall()
+        todo += [child["pk"] for child in waiting]
+
+
+
+def clear_commit(txn: Txn, commit: pfs_pb2.Commit) -> None:
+    """Forget what was written into an open commit. Raises NotFound, or PachError if it is not open."""
+    row = refs.resolve_commit(txn, commit)
+    if row.state >= pfs_pb2.FINISHING:
+        raise PachError("cannot clear finished commit")
+    filesets.clear(txn, row)
+
+
+def commit_info(txn: Snapshot, row: refs.CommitRow) -> pfs_pb2.CommitInfo:
+    """Return all that is known of a commit."""
+    info = pfs_pb2.CommitInfo(
+        commit=refs.commit_pb(row),
+        origin=pfs_pb2.CommitOrigin(kind=row.origin),  # type: ignore[arg-type]
+        description=row.description,
+        started=refs.timestamp(row.started),
+        error=row.error,
+        metadata=refs.metadata(row.metadata),
+        created_at=refs.timestamp(row.started),
+        updated_at=refs.timestamp(row.updated),
+    )
+    info.details.SetInParent()
+    above = refs.parent(txn, row)
+    if above is not None:
+        info.parent_commit.CopyFrom(refs.commit_pb(above))
+    for child in refs.commit_rows(txn, "c.parent_pk=? ORDER BY c.pk", (row.pk,)):
+        info.child_commits.append(refs.commit_pb(child))
+    for source in refs.commit_rows(
+        txn, "c.pk IN (SELECT source_pk FROM commit_provenance WHERE commit_pk=?) ORDER BY c.pk", (row.pk,)
+    ):
+        info.direct_provenance.append(refs.commit_pb(source))
+    for below in refs.commit_rows(
+        txn, "c.pk IN (SELECT commit_pk FROM commit_provenance WHERE source_pk=?) ORDER BY c.pk", (row.pk,)
+    ):
+        info.direct_subvenance.append(refs.commit_pb(below))
+    if row.finishing is not None:
+        info.finishing.CopyFrom(refs.timestamp(row.finishing))
+    if row.finished is not None:
+        info.finished.CopyFrom(refs.timestamp(row.finished))
+        if not row.error:
+            info.size_bytes_upper_bound = info.details.size_bytes = row.size
+            info.details.compacting_time.SetInParent()
+            info.details.validating_time.SetInParent()
+    else:
+        info.size_bytes_upper_bound = filesets.size_upper_bound(txn, row)
+    return info
+
+
+def list_commits(txn: Snapshot, request: pfs_pb2.ListCommitRequest) -> Iterator[pfs_pb2.CommitInfo]:
+    """Yield the commits of a repo, newest first: all, or the ancestors of `to` down to `from`, which is left out."""
+    repo = refs.repo_of(request.repo)
+    try:
+        repo_pk = refs.repo_row(txn, repo)["pk"]
+    except NotFound as err:
+        raise err.wrapped("ensure repo exists") from err
+    limit = request.number if request.number > 0 else -1
+    stop = refs.resolve_commit(txn, getattr(request, "from")).pk if _names(getattr(request, "from")) else None
+    if _names(request.to):
+        rows = _line(txn, refs.resolve_commit(txn, request.to), stop)
+        if request.reverse:
+            rows = iter(list(rows)[::-1])
+    else:
+        order = "ASC" if request.reverse else "DESC"
+        pks = txn.db.execute(f"SELECT pk FROM commits WHERE repo_pk=? AND pk>? ORDER BY pk {order}", (repo_pk, stop or 0))
+        rows = (refs.commit_row(txn, found["pk"]) for found in pks.fetchall())
+    for row in rows:
+        if limit == 0:
+            return
+        if request.origin_kind and row.origin != request.origin_kind:
+            continue
+        if request.HasField("started_time") and row.started >= request.started_time.ToNanoseconds():
+            continue
+        yield commit_info(txn, row)
+        limit -= 1
+
+
+def _names(commit: pfs_pb2.Commit) -> bool:
+    return bool(commit.id or commit.branch.name)
+
+
+def _line(txn: Snapshot, row: refs.CommitRow, stop: int | None) -> Iterator[refs.CommitRow]:
+    current: refs.CommitRow | None = row
+    while current is not None and current.pk != stop:
+        yield current
+        current = refs.parent(txn, current)
+
+
+def commits_after(txn: Snapshot, repo: Repo, last: int) -> list[tuple[int, pfs_pb2.CommitInfo]]:
+    """Return (number, commit) of a repo's commits with a number above `last`, oldest first. Raises NotFound."""
+    pk = refs.repo_row(txn, repo)["pk"]
+    rows = refs.commit_rows(txn, "c.repo_pk=? AND c.pk>? ORDER BY c.pk LIMIT 1000", (pk, last))
+    return [(row.pk, commit_info(txn, row)) for row in rows]

@@ -1,0 +1,168 @@
+"""Commit sets: the commits that one transaction made; removing commits from history."""
+
+from collections.abc import Iterable, Iterator
+
+from pachd.errors import NotFound, PachError
+from pachd.pfs import commits, filesets, propagate, refs
+from pachd.proto import pfs_pb2
+from pachd.store import Snapshot, Txn
+
+
+def inspect_commit_set(txn: Snapshot, id: str) -> Iterator[pfs_pb2.CommitInfo]:
+    """Yield the commits of a set and those of other sets in their provenance, upstream first. Raises NotFound."""
+    found = txn.db.execute(
+        "WITH RECURSIVE up (pk) AS (SELECT pk FROM commits WHERE id=? UNION "
+        "SELECT p.source_pk FROM commit_provenance p JOIN up ON p.commit_pk = up.pk) SELECT pk FROM up ORDER BY pk",
+        (id,),
+    ).fetchall()
+    if not found:
+        raise NotFound(f"no commits found for commitset {id}")
+    for row in found:
+        yield commits.commit_info(txn, refs.commit_row(txn, row["pk"]))
+
+
+def list_commit_sets(txn: Snapshot, project: str | None = None) -> Iterator[pfs_pb2.CommitSetInfo]:
+    """Yield the commit sets, newest first; only those with a commit in `project` unless it is None."""
+    where, values = ("", ()) if project is None else ("WHERE r.project=?", (project,))
+    found = txn.db.execute(
+        f"SELECT c.id FROM commits c JOIN repos r ON r.pk=c.repo_pk {where} GROUP BY c.id ORDER BY max(c.pk) DESC", values
+    ).fetchall()
+    for row in found:
+        members = refs.commit_rows(txn, "c.id=? ORDER BY c.pk", (row["id"],))
+        yield pfs_pb2.CommitSetInfo(
+            commit_set=pfs_pb2.CommitSet(id=row["id"]), commits=[commits.commit_info(txn, m) for m in members]
+        )
+
+
+def squash_commit_set(txn: Txn, id: str) -> None:
+    """Remove the commits of a set from history; their children keep the files. A set without commits: nothing.
+
+    Raises PachError if a commit has no finished child, updated a pipeline, or another set depends on it.
+    """
+    members = refs.commit_rows(txn, "c.id=? ORDER BY c.pk", (id,))
+    _squash(txn, members, "cannot squash commit set {} because it has subvenant commit sets")
+
+
+def drop_commit_set(txn: Txn, id: str) -> None:
+    """Remove the commits of a set with what they brought. Raises PachError if one has children or others depend on it."""
+    members = refs.commit_rows(txn, "c.id=? ORDER BY c.pk", (id,))
+    if not members:
+        raise NotFound(f"no commits found for commitset {id}")
+    _drop(txn, members, "cannot drop commit set {} because it has subvenant commit sets")
+
+
+def squash_commit(txn: Txn, row: refs.CommitRow, recursive: bool = False) -> None:
+    """Remove one commit from history, with `recursive` also all that depends on it. Raises PachError as for a set."""
+    members = [row, *_subvenant(txn, row)]
+    if len(members) > 1 and not recursive:
+        raise PachError(f"cannot squash commit ({row.key}) with subvenance without recursive")
+    _squash(txn, members, "")
+
+
+def drop_commit(txn: Txn, row: refs.CommitRow, recursive: bool = False) -> None:
+    """Remove one commit with what it brought, with `recursive` also all that depends on it."""
+    members = [row, *_subvenant(txn, row)]
+    if len(members) > 1 and not recursive:
+        raise PachError(f"cannot drop commit ({row.key}) with subvenance without recursive")
+    _drop(txn, members, "")
+
+
+def _subvenant(txn: Snapshot, row: refs.CommitRow) -> list[refs.CommitRow]:
+    """Everything that depends on a commit, upstream first."""
+    return refs.commit_rows(
+        txn,
+        "c.pk IN (WITH RECURSIVE down (pk) AS (SELECT commit_pk FROM commit_provenance WHERE source_pk=? UNION "
+        "SELECT p.commit_pk FROM commit_provenance p JOIN down ON p.source_pk = down.pk) SELECT pk FROM down) "
+        "ORDER BY c.pk",
+        (row.pk,),
+    )
+
+
+def _refuse_dependents(txn: Snapshot, members: Iterable[refs.CommitRow], sentence: str) -> None:
+    members = list(members)
+    own = {row.pk for row in members}
+    for row in members:
+        if any(below.pk not in own for below in _subvenant(txn, row)):
+            raise PachError(sentence.format(row.id))
+
+
+def _squash(txn: Txn, members: list[refs.CommitRow], dependents: str) -> None:
+    for row in members:
+        if row.repo.type == "spec":
+            raise PachError(f"cannot squash commit {row.key} because it updated a pipeline")
+    for row in members:
+        children = refs.commit_rows(txn, "c.parent_pk=? ORDER BY c.pk", (row.pk,))
+        if not children:
+            raise PachError(
+                "cannot squash a commit that has no children as that would cause data loss, use the drop operation "
+                f"instead: {row.key}"
+            )
+        for child in children:
+            if child.state != pfs_pb2.FINISHED:
+                raise PachError(f"cannot squash until child commit {child.key} is finished, consider using WaitCommit")
+    if dependents:
+        _refuse_dependents(txn, members, dependents)
+    for row in reversed(members):
+        _remove(txn, row)
+
+
+def _drop(txn: Txn, members: list[refs.CommitRow], dependents: str) -> None:
+    own = {row.pk for row in members}
+    for row in members:
+        if any(c.pk not in own for c in refs.commit_rows(txn, "c.parent_pk=?", (row.pk,))):
+            raise PachError(f"cannot drop a commit that has children: {row.key}")
+    if dependents:
+        _refuse_dependents(txn, members, dependents)
+    for row in reversed(members):
+        _remove(txn, row)
+
+
+def _remove(txn: Txn, row: refs.CommitRow) -> None:
+    """Delete a commit: children move to its parent, heads to the parent or to a new empty commit."""
+    row = refs.commit_row(txn, row.pk)
+    heads = txn.db.execute("SELECT pk, name FROM branches WHERE head_pk=? ORDER BY pk", (row.pk,)).fetchall()
+    sources = txn.db.execute("SELECT source_pk FROM commit_provenance WHERE commit_pk=?", (row.pk,)).fetchall()
+    txn.db.execute("UPDATE commits SET parent_pk=? WHERE parent_pk=?", (row.parent_pk, row.pk))
+    filesets.clear(txn, row)
+    txn.db.execute("DELETE FROM commits WHERE pk=?", (row.pk,))
+    head = row.parent_pk
+    for branch in heads:
+        if head is None:
+            head = propagate.make_commit(txn, row.repo_pk, branch["name"], pfs_pb2.AUTO, None, finished=True)
+            txn.db.executemany(
+                "INSERT OR IGNORE INTO commit_provenance (commit_pk, source_pk) SELECT ?, pk FROM commits WHERE pk=?",
+                [(head, source["source_pk"]) for source in sources],
+            )
+        # what depends on the branch goes its own way: removing a commit makes no new ones downstream
+        txn.db.execute("UPDATE branches SET head_pk=?, updated=? WHERE pk=?", (head, txn.now, branch["pk"]))
+
+
+def walk_provenance(
+    txn: Snapshot, starts: Iterable[refs.CommitRow], max_commits: int = 0, max_depth: int = 0
+) -> Iterator[pfs_pb2.CommitInfo]:
+    """Yield commits and, level by level, what they were made from. 0: no limit."""
+    sql = "SELECT source_pk AS pk FROM commit_provenance WHERE commit_pk=? ORDER BY source_pk"
+    return _walk(txn, starts, max_commits, max_depth, sql)
+
+
+def walk_subvenance(
+    txn: Snapshot, starts: Iterable[refs.CommitRow], max_commits: int = 0, max_depth: int = 0
+) -> Iterator[pfs_pb2.CommitInfo]:
+    """Yield commits and, level by level, what was made from them. 0: no limit."""
+    sql = "SELECT commit_pk AS pk FROM commit_provenance WHERE source_pk=? ORDER BY commit_pk"
+    return _walk(txn, starts, max_commits, max_depth, sql)
+
+
+def _walk(
+    txn: Snapshot, starts: Iterable[refs.CommitRow], limit: int, depth: int, sql: str
+) -> Iterator[pfs_pb2.CommitInfo]:
+    todo = [(row.pk, 0) for row in starts]
+    seen: set[int] = set()
+    while todo and not (limit and len(seen) >= limit):
+        pk, level = todo.pop(0)
+        if pk in seen:
+            continue
+        seen.add(pk)
+        yield commits.commit_info(txn, refs.commit_row(txn, pk))
+        if not depth or level < depth:
+            todo += [(row["pk"], level + 1) for row in txn.db.execute(sql, (pk,)).fetchall()]

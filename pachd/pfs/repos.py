@@ -1,0 +1,149 @@
+"""Repos: user repos, and the spec and meta repos that belong to a pipeline's."""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from pachd.errors import AlreadyExists, NotFound, PachError
+from pachd.pfs import branches, refs
+from pachd.proto import pfs_pb2
+from pachd.store import Snapshot, Txn
+from pachd.types import Branch, Repo
+
+TYPES = ("user", "meta", "spec")
+
+
+def create_repo(txn: Txn, repo: Repo, description: str = "", update: bool = False) -> None:
+    """Make a repo, or with `update` change its description. Raises AlreadyExists, NotFound (its project), PachError."""
+    refs.check_name(repo.name)
+    if repo.type not in TYPES:
+        raise PachError(f"invalid repo type {repo.type!r}: it is one of {', '.join(TYPES)}")
+    if not txn.db.execute("SELECT 1 FROM projects WHERE name=?", (repo.project,)).fetchone():
+        raise NotFound(
+            f'cannot find project "{repo.project}": get project by name: project "{repo.project}" not found'
+        )
+    try:
+        found = refs.repo_row(txn, repo)
+    except NotFound:
+        if repo.type != "user":
+            refs.repo_row(txn, repo._replace(type="user"))
+        txn.db.execute(
+            "INSERT INTO repos (project, name, type, description, created) VALUES (?,?,?,?,?)",
+            (*repo, description, txn.now),
+        )
+        return
+    if not update:
+        raise AlreadyExists(f"repo {repo} already exists")
+    txn.db.execute("UPDATE repos SET description=? WHERE pk=?", (description, found["pk"]))
+
+
+def _info(txn: Snapshot, row: Any, details: bool) -> pfs_pb2.RepoInfo:
+    repo = Repo(row["project"], row["name"], row["type"])
+    info = pfs_pb2.RepoInfo(
+        repo=refs.repo_pb(repo),
+        created=refs.timestamp(row["created"]),
+        description=row["description"],
+        metadata=refs.metadata(row["metadata"]),
+    )
+    size = 0
+    for branch in txn.db.execute("SELECT name, head_pk FROM branches WHERE repo_pk=? ORDER BY pk", (row["pk"],)):
+        info.branches.append(refs.branch_pb(Branch(repo, branch["name"])))
+        if branch["name"] == "master" and branch["head_pk"] is not None:
+            size = _size(txn, branch["head_pk"], details)
+    if details:
+        info.details.size_bytes = size
+    else:
+        info.size_bytes_upper_bound = size
+    return info
+
+
+def _size(txn: Snapshot, pk: int | None, finished: bool) -> int:
+    """The bytes of a commit; of an open one what its nearest finished ancestor has."""
+    while pk is not None:
+        row = refs.commit_row(txn, pk)
+        if row.state == pfs_pb2.FINISHED and not (row.error and finished):
+            return row.size
+        pk = row.parent_pk
+    return 0
+
+
+def inspect_repo(txn: Snapshot, repo: Repo) -> pfs_pb2.RepoInfo:
+    """Return a repo with its details. Raises NotFound."""
+    return _info(txn, refs.repo_row(txn, repo), details=True)
+
+
+def list_repos(txn: Snapshot, type: str = "", projects: Iterable[str] = ()) -> list[pfs_pb2.RepoInfo]:
+    """Return the repos of a type ("": all types) in the given projects (none: all), newest first."""
+    if type and type not in TYPES:
+        raise PachError(f"invalid repo type {type!r}: it is one of {', '.join(TYPES)}")
+    wanted = set(projects)
+    rows = txn.db.execute("SELECT * FROM repos ORDER BY pk DESC").fetchall()
+    return [
+        _info(txn, row, details=False)
+        for row in rows
+        if (not type or row["type"] == type) and (not wanted or row["project"] in wanted)
+    ]
+
+
+def delete_repo(txn: Txn, repo: Repo, force: bool = False) -> bool:
+    """Delete a repo with its meta and spec repos; returns whether there was one.
+
+    Raises PachError if it belongs to a pipeline, or, unless `force`, if another branch has it in its provenance.
+    """
+    try:
+        refs.repo_row(txn, repo)
+    except NotFound:
+        return False
+    if repo.type == "user" and _exists(txn, repo._replace(type="spec")):
+        raise PachError(
+            f'delete repo: error checking whether repo "{repo}" can be deleted: cannot delete a repo associated with '
+            "a pipeline - delete the pipeline instead"
+        )
+    own = [repo] if repo.type != "user" else [repo._replace(type=t) for t in TYPES]
+    if not force:
+        for each in own:
+            _refuse_downstream(txn, each, own)
+    for each in own:
+        drop(txn, each)
+    return True
+
+
+def delete_repos(txn: Txn, projects: Collection[str] | None, force: bool = False) -> list[pfs_pb2.Repo]:
+    """Delete the user repos of some projects (None: of all) that are no pipeline's; returns which."""
+    done = []
+    rows = txn.db.execute("SELECT project, name FROM repos WHERE type='user' ORDER BY pk DESC").fetchall()
+    for row in rows:
+        repo = Repo(row["project"], row["name"], "user")
+        if (projects is None or repo.project in projects) and not _exists(txn, repo._replace(type="spec")):
+            delete_repo(txn, repo, force)
+            done.append(refs.repo_pb(repo))
+    return done
+
+
+def _exists(txn: Snapshot, repo: Repo) -> bool:
+    try:
+        refs.repo_row(txn, repo)
+    except NotFound:
+        return False
+    return True
+
+
+def _refuse_downstream(txn: Snapshot, repo: Repo, own: Collection[Repo]) -> None:
+    if not _exists(txn, repo):
+        return
+    pk = refs.repo_row(txn, repo)["pk"]
+    for row in txn.db.execute("SELECT pk, name FROM branches WHERE repo_pk=? ORDER BY pk", (pk,)).fetchall():
+        below = [b for b in branches.direct_subvenance(txn, row["pk"]) if b.repo not in own]
+        if below:
+            error = branches.in_provenance(Branch(repo, row["name"]), below)
+            raise PachError(f"delete repo: delete branch {repo}@{row['name']}: {error}")
+
+
+def drop(txn: Txn, repo: Repo) -> None:
+    """Delete a repo's rows, whatever depends on them; a missing repo is no error."""
+    if not _exists(txn, repo):
+        return
+    pk = refs.repo_row(txn, repo)["pk"]
+    txn.db.execute("DELETE FROM change WHERE commit_pk IN (SELECT pk FROM commits WHERE repo_pk=?)", (pk,))
+    txn.db.execute("DELETE FROM branches WHERE repo_pk=?", (pk,))
+    txn.db.execute("DELETE FROM commits WHERE repo_pk=?", (pk,))
+    txn.db.execute("DELETE FROM repos WHERE pk=?", (pk,))

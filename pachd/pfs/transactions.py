@@ -1,0 +1,173 @@
+"""Transactions: a log of requests. Each one is tried with all before it when it is added; finishing executes the log.
+
+The transaction's ID is the ID of the commit set that it makes, so what a dry run answers stays true.
+"""
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from pachd.errors import NotFound, PachError
+from pachd.pfs import branches, commits, commitsets, propagate, refs, repos
+from pachd.proto import pfs_pb2, transaction_pb2
+from pachd.store import Snapshot, Txn
+from pachd.types import Branch
+
+Response = transaction_pb2.TransactionResponse
+
+
+def _create_repo(txn: Txn, request: pfs_pb2.CreateRepoRequest) -> None:
+    repos.create_repo(txn, refs.repo_of(request.repo), request.description, request.update)
+
+
+def _delete_repo(txn: Txn, request: pfs_pb2.DeleteRepoRequest) -> None:
+    repos.delete_repo(txn, refs.repo_of(request.repo), request.force)
+
+
+def start_commit(txn: Txn, request: pfs_pb2.StartCommitRequest) -> Response:
+    """Execute a StartCommitRequest; the answer names the commit."""
+    if not request.HasField("branch"):
+        raise PachError("branch cannot be nil")
+    branch = Branch(refs.repo_of(request.branch.repo), request.branch.name)
+    parent = request.parent if request.HasField("parent") else None
+    if parent is not None and not (parent.id or parent.branch.name):
+        parent = None
+    commit = commits.start_commit(txn, branch, parent, request.description)
+    return Response(commit=refs.commit_pb(refs.resolve_commit(txn, (commit.repo, commit.id))))
+
+
+def _finish_commit(txn: Txn, request: pfs_pb2.FinishCommitRequest) -> None:
+    commits.finish_commit(txn, request.commit, request.description, request.error, request.force)
+
+
+def _squash(txn: Txn, request: pfs_pb2.SquashCommitSetRequest) -> None:
+    commitsets.squash_commit_set(txn, request.commit_set.id)
+
+
+def create_branch(txn: Txn, request: pfs_pb2.CreateBranchRequest) -> None:
+    """Execute a CreateBranchRequest."""
+    head = request.head if request.HasField("head") and (request.head.id or request.head.branch.name) else None
+    never = {
+        Branch(refs.repo_of(s.branch.repo), s.branch.name)
+        for s in request.branch_propagation_specs
+        if s.propagation_spec.never
+    }
+    branches.create_branch(
+        txn,
+        Branch(refs.repo_of(request.branch.repo), request.branch.name),
+        head,
+        [Branch(refs.repo_of(b.repo), b.name) for b in request.provenance],
+        request.trigger if request.HasField("trigger") else None,
+        never,
+        request.new_commit_set,
+    )
+
+
+def _delete_branch(txn: Txn, request: pfs_pb2.DeleteBranchRequest) -> None:
+    branches.delete_branch(txn, Branch(refs.repo_of(request.branch.repo), request.branch.name), request.force)
+
+
+# By the field of TransactionRequest; pipelines add theirs.
+executors: dict[str, Callable[[Txn, Any], Response | None]] = {
+    "create_repo": _create_repo,
+    "delete_repo": _delete_repo,
+    "start_commit": start_commit,
+    "finish_commit": _finish_commit,
+    "squash_commit_set": _squash,
+    "create_branch": create_branch,
+    "delete_branch": _delete_branch,
+}
+
+
+def _load(txn: Snapshot, id: str) -> transaction_pb2.TransactionInfo:
+    row = txn.db.execute("SELECT info FROM transactions WHERE id=?", (id,)).fetchone()
+    if row is None:
+        raise NotFound(f"transactions {id} not found")
+    return transaction_pb2.TransactionInfo.FromString(row["info"])
+
+
+def start(txn: Txn) -> transaction_pb2.TransactionInfo:
+    """Open a transaction."""
+    info = transaction_pb2.TransactionInfo(started=refs.timestamp(txn.now))
+    info.transaction.id = uuid.uuid4().hex
+    txn.db.execute("INSERT INTO transactions VALUES (?,?)", (info.transaction.id, info.SerializeToString()))
+    return info
+
+
+def inspect(txn: Snapshot, id: str) -> transaction_pb2.TransactionInfo:
+    """Return an open transaction. Raises NotFound."""
+    return _load(txn, id)
+
+
+def list_all(txn: Snapshot) -> list[transaction_pb2.TransactionInfo]:
+    """Return the open transactions, oldest first."""
+    rows = txn.db.execute("SELECT info FROM transactions").fetchall()
+    infos = [transaction_pb2.TransactionInfo.FromString(row["info"]) for row in rows]
+    return sorted(infos, key=lambda info: info.started.ToNanoseconds())
+
+
+def delete(txn: Txn, id: str) -> None:
+    """Forget a transaction. Raises NotFound."""
+    _load(txn, id)
+    txn.db.execute("DELETE FROM transactions WHERE id=?", (id,))
+
+
+def delete_all(txn: Txn) -> None:
+    """Forget all open transactions."""
+    txn.db.execute("DELETE FROM transactions")
+
+
+def append(txn: Txn, id: str, request: transaction_pb2.TransactionRequest) -> Response:
+    """Add a request to a transaction, after a dry run of the whole log; returns what that answered.
+
+    Raises NotFound, or what the request would raise: it is then not added.
+    """
+    info = _load(txn, id)
+    info.requests.append(request)
+    with txn.savepoint() as point:
+        responses = _execute(txn, info)
+        point.discard()
+    del info.responses[:]
+    info.responses.extend(responses)
+    info.version += 1
+    txn.db.execute("UPDATE transactions SET info=? WHERE id=?", (info.SerializeToString(), id))
+    return responses[-1]
+
+
+def finish(txn: Txn, id: str) -> transaction_pb2.TransactionInfo:
+    """Execute a transaction's log and close it. Raises NotFound, or what a request raises: it then stays open."""
+    info = _load(txn, id)
+    responses = _execute(txn, info)
+    del info.responses[:]
+    info.responses.extend(responses)
+    txn.db.execute("DELETE FROM transactions WHERE id=?", (id,))
+    return info
+
+
+def batch(txn: Txn, requests: list[transaction_pb2.TransactionRequest]) -> transaction_pb2.TransactionInfo:
+    """Execute requests as one transaction, at once."""
+    info = transaction_pb2.TransactionInfo(requests=requests, started=refs.timestamp(txn.now), version=len(requests))
+    info.transaction.id = uuid.uuid4().hex
+    info.responses.extend(_execute(txn, info))
+    return info
+
+
+def _execute(txn: Txn, info: transaction_pb2.TransactionInfo) -> list[Response]:
+    txn.state["commit set"] = info.transaction.id
+    responses = []
+    for number, request in enumerate(info.requests, 1):
+        try:
+            responses.append(_one(txn, request))
+        except PachError as err:
+            raise err.wrapped(f"error running request {number} of {len(info.requests)}") from err
+    propagate.run(txn)
+    return responses
+
+
+def _one(txn: Txn, request: transaction_pb2.TransactionRequest) -> Response:
+    for field, message in request.ListFields():
+        executor = executors.get(field.name)
+        if executor is None:
+            raise PachError(f"a request of kind {field.name} cannot be part of a transaction")
+        return executor(txn, message) or Response()
+    raise PachError("the request is empty")
