@@ -245,7 +245,7 @@ def finish(txn: Txn, row: sqlite3.Row, state: int, reason: str = "") -> None:
     txn.db.execute(
         "UPDATE pps_jobs SET state=?, reason=?, finished=?, started=CASE WHEN started=0 AND ? THEN ? "
         "ELSE started END WHERE pk=?",
-        (state, reason, txn.now, state in (KILLED, FAILURE), txn.now, row["pk"]),
+        (state, reason, txn.now, state != SUCCESS, txn.now, row["pk"]),
     )
     txn.db.execute("DELETE FROM pps_datums WHERE job=? AND state='PROCESSED'", (row["pk"],))
 
