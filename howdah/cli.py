@@ -78,12 +78,13 @@ def question(name: str, examples: str) -> Callable[[Callable[..., Any]], click.C
 
 
 def sentence(error: Exception, address: str) -> str:
-    """What a person reads when a call failed: the server's first line, and what to do where that is known."""
+    """What a person reads when a call failed: the server's words, and what to do where that is known."""
     from grpclib.const import Status
 
     from pachd.client import RpcError
 
-    first = (str(error).strip().splitlines() or ["unknown error"])[0]
+    # two lines belong together, as for a missing branch; more is a stack of the server
+    first = ": ".join(line.strip() for line in str(error).strip().splitlines()[:2]) or "unknown error"
     if isinstance(error, RpcError) and error.code is Status.UNAVAILABLE:
         return f"{first}. Is it running? Start it with `howdah up`, or name another with --pachd-address."
     if isinstance(error, RpcError) and error.code in (Status.UNAUTHENTICATED, Status.PERMISSION_DENIED):

@@ -178,7 +178,7 @@ class TestErrors:
             (["rollback", "labels@master"], 2, "--to"),
             (["rollback", "labels@master", "--to", "nobranch"], 1, "nobranch"),
             (["rollback", "evaluate@master", "--to", "master^"], 1, "Roll back an input instead: labels@master"),
-            (["status", "--pachd-address", "!!"], 2, "HOST:PORT"),
+            (["status", "--pachd-address", "a b"], 2, "HOST:PORT"),
             (["up", "--data", "/dev/null/x"], 1, "data folder"),
         ],
     )
