@@ -7,7 +7,7 @@ A `Modification` is filled outside of any transaction, so that a slow client kee
 import hashlib
 
 from pachd.errors import NotFound, PachError
-from pachd.pfs import changes, filesets, paths
+from pachd.pfs import changes, commits, filesets, paths, refs
 from pachd.proto import pfs_pb2
 from pachd.store.contents import BLOCK, NO_CONTENT, BlockHasher, ContentWriter, containers_of, shared
 from pachd.store.store import Snapshot, Store, Txn
@@ -204,8 +204,6 @@ def modify_file(txn: Txn, commit_pb: pfs_pb2.Commit, modification: Modification)
     becomes a commit of its own, started and finished here. Raises PachError if the commit is named by its ID and has
     finished.
     """
-    from pachd.pfs import commits, refs
-
     branch, commit_id = commit_pb.branch.name, commit_pb.id
     if commit_pb.HasField("branch") and not branch and not refs.is_id(commit_id):
         branch, commit_id = commit_id, ""
