@@ -44,7 +44,7 @@ class Plan(NamedTuple):
 
 
 def content_hash(data: bytes) -> bytes:
-    """PFS's hash of a file under ONE_CHUNK bytes: BLAKE2b-256 over its chunks' hashes, here one; of nothing if empty."""
+    """PFS's hash of a file under ONE_CHUNK bytes: BLAKE2b-256 over its chunk's hash, or over nothing."""
     chunks = hashlib.blake2b(data, digest_size=32).digest() if data else b""
     return hashlib.blake2b(chunks, digest_size=32).digest()
 
@@ -63,7 +63,7 @@ def commit(
     :param metadata: the commit's metadata.
     :param expected_head: the commit ID that the branch must have; "" for a branch without commits.
     :param key: idempotency key: asked again with it, the first answer is given again.
-    :return: `commit` (ID, or None where nothing differs from the head), `project`, `repo`, `branch`, counts and `bytes`.
+    :return: `commit` (ID; None where nothing differs from the head), `project`, `repo`, `branch`, counts, `bytes`.
     :raises HeadMoved, Conflict, Unreachable, MountError: nothing is lost, everything is still staged.
     """
     if not mount.writable:
@@ -93,7 +93,8 @@ def _commit(
     tree = catch_up(mount, source, for_commit=True)
     if expected_head is not None and expected_head != tree.id:
         raise HeadMoved(
-            f"{row.project}/{row.repo}@{row.branch} is at {tree.id or 'no commit'}, not at {expected_head or 'no commit'}:"
+            f"{row.project}/{row.repo}@{row.branch} is at {tree.id or 'no commit'},"
+            f" not at {expected_head or 'no commit'}:"
             " look at what came in, then commit again"
         )
     taken = mount.snapshot()

@@ -1,6 +1,7 @@
 """What can go wrong in a mount, in the words of the domain.
 
-Adapters translate: the FUSE layer into an errno, the HTTP layer into a status and a JSON body. Each has exactly one table.
+Adapters translate: the FUSE layer into an errno, the HTTP layer into a status and a JSON body.
+Each has exactly one table.
 """
 
 

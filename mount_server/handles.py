@@ -1,4 +1,4 @@
-"""Open files: readers of commits and of staged contents, and the one writer that all writing handles of a path share."""
+"""Open files: readers of commits and of staged contents, and the one writer that all handles of a path share."""
 
 import os
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Bodies of requests. Unknown fields are ignored where Pachyderm's mount server ignores them, null means the default."""
+"""Bodies of requests. Unknown fields are ignored, as Pachyderm's mount server does; null means the default."""
 
 from typing import Annotated, Any
 

@@ -1,8 +1,8 @@
 """The staging journal: what writers were told is safe, until pachd has it.
 
-One SQLite database (WAL) in the state directory holds names, states and small contents; larger contents are files beside
-it. A row survives kill -9 as soon as `put` has returned; `sync` makes everything before it survive a power cut too, and a
-thread does that ten times a second by itself. A second server on the same state directory is refused.
+One SQLite database (WAL) in the state directory holds names, states and small contents; larger contents are files
+beside it. A row survives kill -9 as soon as `put` has returned; `sync` makes everything before it survive a power cut
+too, and a thread does that ten times a second by itself. A second server on the same state directory is refused.
 """
 
 import contextlib
@@ -25,14 +25,17 @@ SYNC_INTERVAL = 0.1  # seconds a closed file may wait before it survives a power
 KEPT_RESULTS = 200
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS mounts (name TEXT PRIMARY KEY, project TEXT NOT NULL, repo TEXT NOT NULL, branch TEXT NOT NULL,
-  commit_id TEXT NOT NULL, path TEXT NOT NULL, mode TEXT NOT NULL, head TEXT NOT NULL, head_time INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS mounts (name TEXT PRIMARY KEY, project TEXT NOT NULL, repo TEXT NOT NULL,
+  branch TEXT NOT NULL, commit_id TEXT NOT NULL, path TEXT NOT NULL, mode TEXT NOT NULL, head TEXT NOT NULL, head_time INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS staged (mount TEXT NOT NULL, path TEXT NOT NULL, kind TEXT NOT NULL, seq INTEGER NOT NULL,
-  size INTEGER NOT NULL, mtime INTEGER NOT NULL, data BLOB, blob TEXT NOT NULL, project TEXT NOT NULL, repo TEXT NOT NULL,
+  size INTEGER NOT NULL, mtime INTEGER NOT NULL, data BLOB, blob TEXT NOT NULL,
+  project TEXT NOT NULL, repo TEXT NOT NULL,
   commit_id TEXT NOT NULL, source_path TEXT NOT NULL, hash BLOB NOT NULL, PRIMARY KEY (mount, path)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS intents (mount TEXT PRIMARY KEY, idempotency_key TEXT NOT NULL, seq INTEGER NOT NULL,
-  started INTEGER NOT NULL, parent TEXT NOT NULL, description TEXT NOT NULL, metadata TEXT NOT NULL, commit_id TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS results (idempotency_key TEXT PRIMARY KEY, mount TEXT NOT NULL, body TEXT NOT NULL, time INTEGER NOT NULL);
+  started INTEGER NOT NULL, parent TEXT NOT NULL, description TEXT NOT NULL, metadata TEXT NOT NULL,
+  commit_id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS results (idempotency_key TEXT PRIMARY KEY, mount TEXT NOT NULL,
+  body TEXT NOT NULL, time INTEGER NOT NULL);
 """
 
 
@@ -145,7 +148,8 @@ class Journal:
         staged = {}
         with self._lock:
             rows = self._db.execute(
-                "SELECT path, kind, seq, size, mtime, data, blob, project, repo, commit_id, source_path, hash FROM staged"
+                "SELECT path, kind, seq, size, mtime, data, blob, project, repo, commit_id, source_path, hash"
+                " FROM staged"
                 " WHERE mount=? ORDER BY path",
                 (mount,),
             ).fetchall()
@@ -209,7 +213,8 @@ class Journal:
         """The mount's commit that was begun and not yet seen to its end."""
         with self._lock:
             row = self._db.execute(
-                "SELECT idempotency_key, seq, started, parent, description, metadata, commit_id FROM intents WHERE mount=?",
+                "SELECT idempotency_key, seq, started, parent, description, metadata, commit_id FROM intents"
+                " WHERE mount=?",
                 (mount,),
             ).fetchone()
         return Intent(*row) if row else None

@@ -146,7 +146,8 @@ class Mounts:
         dirty = [mount.row.name for mount in self.all() if any(mount.dirty()[:2])]
         if dirty:
             raise Conflict(
-                f"mounts {', '.join(dirty)} hold uncommitted changes for {self.source.address}: commit or unmount them first"
+                f"mounts {', '.join(dirty)} hold uncommitted changes for {self.source.address}:"
+                " commit or unmount them first"
             )
         try:
             source = self._connect(address)

@@ -23,7 +23,8 @@ def check_name(name: str) -> str:
     bad = _ILLEGAL.search(name)
     if bad:
         raise IllegalName(
-            f"file name {name!r} holds {bad.group()!r}, which Pachyderm refuses: use printable ASCII without *?[]{{}}!()@+^"
+            f"file name {name!r} holds {bad.group()!r}, which Pachyderm refuses:"
+            " use printable ASCII without *?[]{}!()@+^"
         )
     return name
 

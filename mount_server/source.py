@@ -40,7 +40,7 @@ class CommitInfo(NamedTuple):
 
 
 class RepoInfo(NamedTuple):
-    """A repo with its branches' names, and what the caller may do: `off` (no access control), `none`, `read`, `write`."""
+    """A repo, its branches' names, what the caller may do: `off` (no access control), `none`, `read`, `write`."""
 
     project: str
     repo: str

@@ -155,7 +155,7 @@ class Vfs:
             mount.touch(inner, mtime)
 
     def check_writable(self, path: str) -> None:
-        """:raises ReadOnly: a change of mode or owner is not possible here; elsewhere it has no effect, PFS keeps none."""
+        """:raises ReadOnly: mode and owner cannot be set here; elsewhere it has no effect, PFS keeps none."""
         if path == "/":
             raise ReadOnly("the mount directory itself does not change")
         mount, inner = self._split(path)

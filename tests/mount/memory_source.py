@@ -30,7 +30,7 @@ class Commit:
 
 
 class MemorySource:
-    """Repos, branches and commits. `down` makes every call fail; `fail_after` fails one named call after it took effect."""
+    """Repos, branches and commits. `down` makes every call fail, `fail_after` one call after it took effect."""
 
     def __init__(self, address: str = "memory") -> None:
         self.address = address

@@ -83,7 +83,11 @@ def test_rename_is_committed(world: World, labels: Path) -> None:
     assert sorted(os.listdir(labels)) == ["a.json", "moved"]
     subprocess.run(["sed", "-i", "s/bb/BB/", str(labels / "moved/b.json")], check=True)
     world.commit("labels")
-    assert world.source.files("labels") == {"a.json": b"via temp", "moved/b.json": b"BB\n", "moved/sub/c.json": b"ccc\n"}
+    assert world.source.files("labels") == {
+        "a.json": b"via temp",
+        "moved/b.json": b"BB\n",
+        "moved/sub/c.json": b"ccc\n",
+    }
     assert (labels / "moved/sub/c.json").read_bytes() == b"ccc\n"
 
 

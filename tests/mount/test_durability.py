@@ -1,0 +1,126 @@
+"""What was acknowledged is kept: over restarts, failed commits and crashes at each step of a commit. And exactly one commit."""
+
+import pytest
+
+from mount_server import errors
+from mount_server.journal import Journal
+from tests.mount.conftest import World
+
+
+@pytest.fixture
+def labels(quiet_world: World) -> World:
+    quiet_world.source.make_repo("labels", {"a.json": b"a"})
+    quiet_world.mount("labels")
+    return quiet_world
+
+
+def stage(world: World, **files: str | None) -> None:
+    world.mounts.get("labels").stage([(name, None if text is None else text.encode()) for name, text in files.items()])
+
+
+def test_survives_a_restart_with_the_store_down(labels: World) -> None:
+    stage(labels, b="b", a=None)
+    labels.source.down = True
+    labels.restart()
+    assert labels.mounts.get("labels").dirty()[:2] == (1, 1)
+    stage(labels, c="c")
+    with pytest.raises(errors.Unreachable):
+        labels.commit("labels")
+    labels.source.down = False
+    labels.commit("labels")
+    assert labels.source.files("labels") == {"a.json": b"a", "b": b"b", "c": b"c"}
+
+
+@pytest.mark.parametrize("step", ["start", "fill", "finish"])
+@pytest.mark.parametrize("restart", [True, False])
+def test_cut_off_at_each_step_commits_once(labels: World, step: str, restart: bool) -> None:
+    stage(labels, b="b")
+    labels.source.fail_after = step
+    with pytest.raises(errors.Unreachable):
+        labels.commit("labels", message="m", key="k1")
+    labels.source.fail_after = ""
+    if restart:
+        labels.restart()
+    stage(labels, later="l")
+    made = labels.commit("labels", message="m", key="k1")
+    if step == "finish":  # it had happened: the same answer again, and what came later is still to be committed
+        assert made["files_added"] == 1
+        labels.commit("labels")
+    history = labels.source.history_of("labels")
+    assert all(commit.info.finished for commit in history)
+    assert len(history) == (3 if step == "finish" else 2)
+    assert labels.source.files("labels") == {"a.json": b"a", "b": b"b", "later": b"l"}
+    assert labels.commit("labels")["commit"] is None
+
+
+def test_asked_again_with_the_same_key(labels: World) -> None:
+    stage(labels, b="b")
+    first = labels.commit("labels", key="k")
+    assert labels.commit("labels", key="k") == first
+    assert len(labels.source.history_of("labels")) == 2
+
+
+def test_expected_head(labels: World) -> None:
+    head = labels.source.heads["default", "labels", "master"]
+    stage(labels, b="b")
+    labels.source.put("labels", {"x": b"x"})
+    with pytest.raises(errors.HeadMoved):
+        labels.commit("labels", expected=head)
+    assert labels.mounts.get("labels").dirty().files == 1
+    labels.commit("labels", expected=labels.source.heads["default", "labels", "master"])
+    assert labels.source.files("labels")["b"] == b"b"
+
+
+def test_illegal_path_stages_nothing(labels: World) -> None:
+    for path in ("/a*", "/../x", "", "/", "/a//b", "/ü", "/x\n"):
+        with pytest.raises(errors.IllegalName):
+            labels.mounts.get("labels").stage([("good", b"1"), (path, b"2")])
+    assert labels.mounts.get("labels").dirty() == (0, 0, 0)
+
+
+def test_collision_is_refused_and_kept(labels: World) -> None:
+    labels.mounts.get("labels").stage([("a.json/x", b"1")])
+    with pytest.raises(errors.Conflict):
+        labels.commit("labels")
+    assert labels.mounts.get("labels").dirty().files == 1
+    stage(labels, **{"a.json": None})  # the way out: the file goes, the directory stays
+    labels.commit("labels")
+    assert labels.source.files("labels") == {"a.json/x": b"1"}
+
+
+def test_prefix_names_are_different_mounts(labels: World) -> None:
+    labels.source.make_repo("d", {})
+    labels.source.make_repo("data", {})
+    labels.mount("d")
+    labels.mount("data")
+    labels.mounts.get("data").stage([("f", b"1")])
+    assert labels.commit("d")["commit"] is None
+    assert labels.mounts.get("data").dirty().files == 1
+
+
+def test_unmount_commits_and_remount_restores(labels: World) -> None:
+    stage(labels, b="b")
+    labels.mounts.unmount(["labels"])
+    assert labels.source.files("labels")["b"] == b"b"
+    labels.restart()
+    assert labels.mounts.all() == []
+
+
+def test_second_server_is_refused(labels: World) -> None:
+    with pytest.raises(errors.Conflict, match="used by another"):
+        Journal(labels.folder / "state")
+
+
+def test_new_branch_of_an_empty_repo(labels: World) -> None:
+    labels.source.make_repo("fresh")
+    labels.mount("fresh")
+    labels.mounts.get("fresh").stage([("f", b"1")])
+    assert labels.commit("fresh")["files_added"] == 1
+    assert labels.source.files("fresh") == {"f": b"1"}
+
+
+def test_open_commit_of_another_client(labels: World) -> None:
+    labels.source.start("default", "labels", "master", "theirs")
+    stage(labels, b="b")
+    with pytest.raises(errors.Conflict, match="still open"):
+        labels.commit("labels")
