@@ -72,9 +72,10 @@ def fsck(data: Path) -> None:
 
 
 def _check(store: Any) -> list[str]:
-    from pachd.store import fsck as checks
+    from pachd.pfs import collect
 
-    return [str(problem) for problem in checks.check(store)]
+    with store.read() as snapshot:
+        return list(collect.check(snapshot, rehash=True))
 
 
 def _serve(data: Path, address: str, token_file: Path | None) -> None:
@@ -119,10 +120,12 @@ def _engine(store: Any, address: str) -> Any:
 
 
 def _deployment_id(store: Any) -> str:
-    """Return the ID of this data folder, made at its first use."""
+    """Return the ID of this data folder, made at its first use together with the project `default`."""
+    from pachd.pfs import projects
     from pachd.store import system
 
     with store.write() as txn:
+        projects.ensure_default(txn)
         txn.db.execute("INSERT OR IGNORE INTO meta (key, value) VALUES ('deployment_id', ?)", (system.new_id(),))
         return str(txn.db.execute("SELECT value FROM meta WHERE key = 'deployment_id'").fetchone()[0])
 

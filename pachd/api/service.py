@@ -33,6 +33,7 @@ from pachd import wire
 from pachd.api.context import Context
 from pachd.api.errors import to_grpc
 from pachd.api.validate import validate
+from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
 
 log = logging.getLogger(__name__)
@@ -229,13 +230,25 @@ class Service:
             response = await self.context.write(
                 lambda txn: append(txn, call.transaction, implementation.transactional, request)
             )
-            reply = response.commit if call.reply_type is type(response.commit) else None
+            reply = _transactional_reply(call, response)
         else:
             reply = await self.context.write(lambda txn: implementation.fn(self, txn, request, call))
         if streams:
             await call.send(wire.frames(chain(reply or ())))
         else:
             await call.reply(reply if reply is not None else call.reply_type())
+
+
+def _transactional_reply(call: Call, response: Any) -> Message | None:
+    """Return what a request answers that is only part of a transaction so far."""
+    if call.reply_type is pfs_pb2.Commit:
+        commit: pfs_pb2.Commit = response.commit
+        if not call.old_client:
+            commit.ClearField("branch")
+        return commit
+    if call.reply_type is pfs_pb2.DeleteRepoResponse:
+        return pfs_pb2.DeleteRepoResponse(deleted=True)
+    return None
 
 
 def unimplemented(path: str) -> Handler:

@@ -1,0 +1,211 @@
+"""pfs_v2: commits, commit sets, and waiting for them."""
+
+from functools import partial
+from typing import Any
+
+from pachd.api.keys import branch_key, normal_commit, repo_key, required_commit
+from pachd.api.service import Call, read, write
+from pachd.api.strip import strip_branch
+from pachd.errors import NotFound, PachError
+from pachd.pfs import commits, commitsets, refs
+from pachd.pfs.diff import diff
+from pachd.pfs.read import View
+from pachd.proto import pfs_pb2
+from pachd.store import Snapshot, Txn
+
+
+class Commits:
+    """StartCommit … WalkCommitSubvenance."""
+
+    @write(transactional="start_commit")
+    def StartCommit(self, txn: Txn, request: pfs_pb2.StartCommitRequest, call: Call) -> Any:
+        return strip_branch(call, start_commit(txn, request))
+
+    @write(transactional="finish_commit")
+    def FinishCommit(self, txn: Txn, request: pfs_pb2.FinishCommitRequest, call: Call) -> None:
+        if not request.HasField("commit"):
+            raise PachError("check new file commit: commit cannot be nil")
+        commits.finish_commit(txn, normal_commit(request.commit), request.description, request.error, request.force)
+
+    @write()
+    def ClearCommit(self, txn: Txn, request: pfs_pb2.ClearCommitRequest, call: Call) -> None:
+        commits.clear_commit(txn, required_commit(request))
+
+    async def InspectCommit(self, call: Call) -> None:
+        request = await call.request()
+        info = await _reach(call, required_commit(request), request.wait)
+        await call.reply(strip_branch(call, info))
+
+    @read
+    def ListCommit(self, snapshot: Snapshot, request: pfs_pb2.ListCommitRequest, call: Call) -> Any:
+        if not request.HasField("repo"):
+            raise PachError("repo cannot be nil")
+        normal = pfs_pb2.ListCommitRequest()
+        normal.CopyFrom(request)
+        for field in ("from", "to"):
+            if normal.HasField(field):
+                getattr(normal, field).CopyFrom(normal_commit(getattr(normal, field)))
+        for info in commits.list_commits(snapshot, normal):
+            yield strip_branch(call, info)
+
+    async def SubscribeCommit(self, call: Call) -> None:
+        """Send the commits of a repo, oldest first, each as soon as it is in the state asked for; never ends by itself."""
+        request = await call.request()
+        if not request.HasField("repo"):
+            raise PachError("repo cannot be nil")
+        context = call.context
+        repo = repo_key(request.repo)
+        last = 0
+        while True:
+            version = context.version
+            found = await context.read(partial(commits.commits_after, repo=repo, last=last))
+            for pk, info in found:
+                last = pk
+                if not _wanted(info, request):
+                    continue
+                commit = pfs_pb2.Commit(repo=info.commit.repo, id=info.commit.id)
+                try:
+                    reached = await _reach(call, commit, request.state)
+                except NotFound:  # deleted while we waited for it
+                    continue
+                await call.reply(strip_branch(call, reached))
+            await context.newer(version)
+
+    async def InspectCommitSet(self, call: Call) -> None:
+        request = await call.request()
+        if not request.HasField("commit_set"):
+            raise PachError("commitset cannot be nil")
+        context = call.context
+        sent: set[str] = set()
+        while True:
+            version = context.version
+            infos = await context.read(partial(_commit_set, id=request.commit_set.id))
+            unfinished = 0
+            for info in infos:
+                key = str(info.commit)
+                if key in sent:
+                    continue
+                if request.wait and not info.HasField("finished"):
+                    unfinished += 1
+                    continue
+                sent.add(key)
+                await call.reply(strip_branch(call, info))
+            if not unfinished:
+                return
+            await context.newer(version)
+
+    @read
+    def ListCommitSet(self, snapshot: Snapshot, request: pfs_pb2.ListCommitSetRequest, call: Call) -> Any:
+        project = request.project.name if request.HasField("project") else None
+        for info in commitsets.list_commit_sets(snapshot, project):
+            yield strip_branch(call, info)
+
+    @write(transactional="squash_commit_set")
+    def SquashCommitSet(self, txn: Txn, request: pfs_pb2.SquashCommitSetRequest, call: Call) -> None:
+        if not request.HasField("commit_set"):
+            raise PachError("commitset cannot be nil")
+        commitsets.squash_commit_set(txn, request.commit_set.id)
+
+    @write()
+    def DropCommitSet(self, txn: Txn, request: pfs_pb2.DropCommitSetRequest, call: Call) -> None:
+        commitsets.drop_commit_set(txn, request.commit_set.id)
+
+    @write()
+    def SquashCommit(self, txn: Txn, request: pfs_pb2.SquashCommitRequest, call: Call) -> None:
+        commitsets.squash_commit(txn, _picked(txn, request), request.recursive)
+
+    @write()
+    def DropCommit(self, txn: Txn, request: pfs_pb2.DropCommitRequest, call: Call) -> None:
+        commitsets.drop_commit(txn, _picked(txn, request), request.recursive)
+
+    @read
+    def FindCommits(self, snapshot: Snapshot, request: pfs_pb2.FindCommitsRequest, call: Call) -> Any:
+        """Search backwards for the commits that changed a path; the last answer says how far the search got."""
+        row = refs.resolve_commit(snapshot, required_commit(request, "start"))
+        searched = found = 0
+        current: refs.CommitRow | None = row
+        while current is not None:
+            row = current
+            if row.finished is None:
+                raise PachError(f"commit {row.key} not finished")
+            current = refs.parent(snapshot, row)
+            searched += 1
+            if _changed(snapshot, row, current, request.file_path):
+                found += 1
+                response = pfs_pb2.FindCommitsResponse(commits_searched=searched - 1, found_commit=refs.commit_pb(row))
+                yield strip_branch(call, response)
+                if found == request.limit:
+                    break
+        last = pfs_pb2.FindCommitsResponse(commits_searched=searched, last_searched_commit=refs.commit_pb(row))
+        yield strip_branch(call, last)
+
+    @read
+    def WalkCommitProvenance(self, snapshot: Snapshot, request: Any, call: Call) -> Any:
+        rows = [refs.pick_commit(snapshot, p) for p in request.start]
+        for info in commitsets.walk_provenance(snapshot, rows, request.max_commits, request.max_depth):
+            yield strip_branch(call, info)
+
+    @read
+    def WalkCommitSubvenance(self, snapshot: Snapshot, request: Any, call: Call) -> Any:
+        rows = [refs.pick_commit(snapshot, p) for p in request.start]
+        for info in commitsets.walk_subvenance(snapshot, rows, request.max_commits, request.max_depth):
+            yield strip_branch(call, info)
+
+
+async def _reach(call: Call, commit: pfs_pb2.Commit, wait: int) -> pfs_pb2.CommitInfo:
+    """Wait until a commit is in a state, without holding a thread; returns it.
+
+    :raises NotFound: there is none, or it was deleted meanwhile.
+    """
+    while True:
+        version = call.context.version
+        info, reached = await call.context.read(partial(_inspect, commit=commit, wait=wait))
+        if reached:
+            return info
+        commit = pfs_pb2.Commit(repo=info.commit.repo, id=info.commit.id)  # the branch may move while we wait
+        await call.context.newer(version)
+
+
+def _inspect(snapshot: Snapshot, commit: pfs_pb2.Commit, wait: int) -> tuple[pfs_pb2.CommitInfo, bool]:
+    """Return a commit, and whether it has got as far as `wait`."""
+    info = commits.commit_info(snapshot, refs.resolve_commit(snapshot, commit))
+    if info.HasField("finished") or wait <= pfs_pb2.STARTED:
+        return info, True
+    if wait == pfs_pb2.READY:
+        provenance = (commits.commit_info(snapshot, refs.resolve_commit(snapshot, c)) for c in info.direct_provenance)
+        return info, all(p.HasField("finished") for p in provenance)
+    return info, wait == pfs_pb2.FINISHING and info.HasField("finishing")
+
+
+def _commit_set(snapshot: Snapshot, id: str) -> list[pfs_pb2.CommitInfo]:
+    return list(commitsets.inspect_commit_set(snapshot, id))
+
+
+def _wanted(info: pfs_pb2.CommitInfo, request: pfs_pb2.SubscribeCommitRequest) -> bool:
+    """Apply a subscription's branch, origin and `from`."""
+    if request.branch and info.commit.branch.name != request.branch:
+        return False
+    if request.HasField("from") and getattr(request, "from").id == info.commit.id:
+        return False
+    return request.all or not request.origin_kind or info.origin.kind == request.origin_kind
+
+
+def start_commit(txn: Txn, request: pfs_pb2.StartCommitRequest) -> pfs_pb2.Commit:
+    """Execute a StartCommitRequest; returns the commit with the branch it was made on."""
+    if not request.HasField("branch") or not request.branch.HasField("repo"):
+        raise PachError("start commit in transaction: branch must be specified")
+    parent = normal_commit(request.parent) if request.HasField("parent") else None
+    key = commits.start_commit(txn, branch_key(request.branch), parent, request.description)
+    return refs.commit_pb(refs.resolve_commit(txn, (key.repo, key.id)))
+
+
+def _picked(txn: Snapshot, request: Any) -> refs.CommitRow:
+    if not request.HasField("commit"):
+        raise PachError("pick commit tx: cannot pick nil commit")
+    return refs.resolve_commit(txn, normal_commit(request.commit))
+
+
+def _changed(snapshot: Snapshot, new: refs.CommitRow, old: refs.CommitRow | None, path: str) -> bool:
+    """Whether a path is not the same in a commit as in its parent."""
+    before = None if old is None else View.of(snapshot, old)
+    return any(True for _ in diff(View.of(snapshot, new), before, path))

@@ -1,0 +1,149 @@
+"""pfs_v2: ModifyFile and the reads of files."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from pachd import wire
+from pachd.api.ingest import Ingest
+from pachd.api.keys import required_commit, required_file
+from pachd.api.service import Call, read
+from pachd.errors import PachError
+from pachd.pfs import encode, modify, refs, tar, temporary
+from pachd.pfs.diff import diff
+from pachd.pfs.read import Entry, PathRange, View, page
+from pachd.proto import pfs_pb2
+from pachd.store import Snapshot, Txn
+
+CHUNK = 1 << 20  # bytes per message of a GetFile answer
+
+
+class Files:
+    """ModifyFile … DiffFile."""
+
+    async def ModifyFile(self, call: Call) -> None:
+        """Take a stream of changes into one commit: all of them or, when anything is wrong, none."""
+        ingest = Ingest(call)
+        try:
+            await ingest.read()
+            await call.context.write(lambda txn: _modify(txn, ingest))
+        finally:
+            ingest.close()
+        await call.reply(call.reply_type())
+
+    @read
+    def GetFile(self, snapshot: Snapshot, request: pfs_pb2.GetFileRequest, call: Call) -> Iterator[bytes]:
+        file = _file_request(request)
+        try:
+            view, _ = _open(snapshot, file, call)
+        except PachError as e:
+            raise type(e)(f"get file: {e}") from None
+        entry = view.get(file.path, _path_range(request))
+        return _bytes_values(view.read(entry, request.offset))
+
+    @read
+    def GetFileTAR(self, snapshot: Snapshot, request: pfs_pb2.GetFileRequest, call: Call) -> Iterator[bytes]:
+        file = _file_request(request)
+        view, _ = _open(snapshot, file, call)
+        return _bytes_values(tar.stream(view, view.files(file.path, _path_range(request))))
+
+    @read
+    def InspectFile(self, snapshot: Snapshot, request: pfs_pb2.InspectFileRequest, call: Call) -> Any:
+        file = required_file(request)
+        view, commit = _open(snapshot, file, call)
+        return encode.file_info(view.inspect(file.path), commit)
+
+    @read
+    def ListFile(self, snapshot: Snapshot, request: pfs_pb2.ListFileRequest, call: Call) -> Iterator[bytes]:
+        file = required_file(request)
+        view, commit = _open(snapshot, file, call)
+        return _encoded(view, _page(view.list(file.path), request), commit)
+
+    @read
+    def WalkFile(self, snapshot: Snapshot, request: pfs_pb2.WalkFileRequest, call: Call) -> Iterator[bytes]:
+        file = required_file(request)
+        view, commit = _open(snapshot, file, call)
+        return _encoded(view, _page(view.walk(file.path), request), commit)
+
+    @read
+    def GlobFile(self, snapshot: Snapshot, request: pfs_pb2.GlobFileRequest, call: Call) -> Iterator[bytes]:
+        view, commit = _open(snapshot, pfs_pb2.File(commit=required_commit(request)), call)
+        return _encoded(view, view.glob(request.pattern, _path_range(request)), commit)
+
+    @read
+    def DiffFile(self, snapshot: Snapshot, request: pfs_pb2.DiffFileRequest, call: Call) -> Iterator[Any]:
+        new_file = required_file(request, "new_file")
+        new, new_commit = _open(snapshot, new_file, call)
+        if request.HasField("old_file"):
+            old_file = required_file(request, "old_file")
+        else:
+            old_file = _same_in_parent(snapshot, new_file)
+        old, old_commit = _open(snapshot, old_file, call) if old_file.HasField("commit") else (None, None)
+        for a, b in diff(new, old, new_file.path, old_file.path):
+            response = pfs_pb2.DiffFileResponse()
+            if a is not None:
+                response.new_file.CopyFrom(encode.file_info(a, new_commit))
+            if b is not None and old_commit is not None:
+                response.old_file.CopyFrom(encode.file_info(b, old_commit))
+            yield response
+
+
+def _modify(txn: Txn, ingest: Ingest) -> None:
+    modification = ingest.finish()
+    assert ingest.commit is not None
+    modify.modify_file(txn, ingest.commit, modification)
+
+
+def _open(snapshot: Snapshot, file: pfs_pb2.File, call: Call) -> tuple[View, pfs_pb2.Commit]:
+    """Return the files of a commit or of a file set, and the commit as answers name it."""
+    if file.commit.repo.name == temporary.REPO:
+        return temporary.view(snapshot, file.commit.id), file.commit
+    row = refs.resolve_commit(snapshot, file.commit)
+    commit = refs.commit_pb(row)
+    if not call.old_client:
+        commit.ClearField("branch")
+    return View.of(snapshot, row, file.datum, file.commit.id), commit
+
+
+def _same_in_parent(snapshot: Snapshot, file: pfs_pb2.File) -> pfs_pb2.File:
+    """Return the same path in the parent commit; without a parent, a File without a commit."""
+    parent = refs.parent(snapshot, refs.resolve_commit(snapshot, file.commit))
+    return pfs_pb2.File(path=file.path, datum=file.datum, commit=None if parent is None else refs.commit_pb(parent))
+
+
+def _file_request(request: pfs_pb2.GetFileRequest) -> pfs_pb2.File:
+    if request.URL:
+        raise PachError("writing files to a URL is not available in this pachd: get them and store them there")
+    return required_file(request)
+
+
+def _path_range(request: Any) -> PathRange:
+    return PathRange(request.path_range.lower, request.path_range.upper)
+
+
+def _page(entries: Iterable[Entry], request: Any) -> Iterator[Entry]:
+    return page(entries, request.paginationMarker.path, request.number, request.reverse)
+
+
+def _encoded(view: View, entries: Iterable[Entry], commit: pfs_pb2.Commit) -> Iterator[bytes]:
+    """Yield framed FileInfo messages, a few entries at first, then a thousand at a time."""
+    batch: list[Entry] = []
+    limit = 64
+    for entry in entries:
+        batch.append(entry)
+        if len(batch) >= limit:
+            yield view.encoded(batch, commit)
+            batch, limit = [], 1024
+    if batch:
+        yield view.encoded(batch, commit)
+
+
+def _bytes_values(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield framed BytesValue messages; an empty content is one empty message, which 7.6 insists on."""
+    sent = False
+    for chunk in chunks:
+        for at in range(0, len(chunk), CHUNK):
+            part = chunk[at : at + CHUNK]
+            sent = True
+            yield wire.frame(b"\x0a" + encode.varint(len(part)) + part)
+    if not sent:
+        yield wire.frame(b"")

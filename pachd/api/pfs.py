@@ -1,0 +1,176 @@
+"""pfs_v2: projects, repos and branches; commits and files are in modules of their own."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pachd.api.commits import Commits
+from pachd.api.files import Files
+from pachd.api.filesets import FileSets
+from pachd.api.keys import branch_key, normal_commit, project_name, repo_key, required_branch, required_repo
+from pachd.api.service import Call, Service, read, write
+from pachd.api.strip import strip_branch
+from pachd.errors import InvalidArgument, PachError
+from pachd.pfs import branches, collect, projects, refs, repos
+from pachd.proto import pfs_pb2
+from pachd.store import Snapshot, Txn
+
+
+class Projects:
+    """CreateProject … ReposSummary."""
+
+    @write()
+    def CreateProject(self, txn: Txn, request: pfs_pb2.CreateProjectRequest, call: Call) -> None:
+        if not request.HasField("project"):
+            raise PachError("invalid project name: nil project")
+        projects.create_project(txn, request.project.name, request.description, request.update)
+
+    @read
+    def InspectProject(self, snapshot: Snapshot, request: pfs_pb2.InspectProjectRequest, call: Call) -> Any:
+        return projects.inspect_project(snapshot, project_name(request.project))
+
+    @read
+    def InspectProjectV2(self, snapshot: Snapshot, request: pfs_pb2.InspectProjectV2Request, call: Call) -> Any:
+        info = projects.inspect_project(snapshot, project_name(request.project))
+        return pfs_pb2.InspectProjectV2Response(
+            info=info, defaults_json=self._project_defaults(snapshot, request.project)
+        )
+
+    def _project_defaults(self, snapshot: Snapshot, project: pfs_pb2.Project) -> str:
+        """Return the project's pipeline defaults as JSON; pipelines keep them."""
+        try:
+            from pachd.pps import defaults
+        except ImportError:
+            return "{}"
+        return defaults.project_defaults(snapshot, project_name(project))
+
+    @read
+    def ListProject(self, snapshot: Snapshot, request: pfs_pb2.ListProjectRequest, call: Call) -> Any:
+        return iter(projects.list_projects(snapshot))
+
+    @write()
+    def DeleteProject(self, txn: Txn, request: pfs_pb2.DeleteProjectRequest, call: Call) -> None:
+        if not request.HasField("project"):
+            raise PachError("invalid project name: nil project")
+        projects.delete_project(txn, request.project.name, request.force)
+
+    @read
+    def ReposSummary(self, snapshot: Snapshot, request: pfs_pb2.ReposSummaryRequest, call: Call) -> Any:
+        response = pfs_pb2.ReposSummaryResponse()
+        for picker in request.projects:
+            infos = [i for i in repos.list_repos(snapshot, type="user", projects=[picker.name])]
+            response.summaries.add(
+                project=pfs_pb2.Project(name=picker.name),
+                user_repo_count=len(infos),
+                size_bytes=sum(i.size_bytes_upper_bound for i in infos),
+            )
+        return response
+
+
+class Repos:
+    """CreateRepo … DeleteRepos."""
+
+    @write(transactional="create_repo")
+    def CreateRepo(self, txn: Txn, request: pfs_pb2.CreateRepoRequest, call: Call) -> None:
+        repos.create_repo(txn, required_repo(request), request.description, request.update)
+
+    @read
+    def InspectRepo(self, snapshot: Snapshot, request: pfs_pb2.InspectRepoRequest, call: Call) -> Any:
+        return repos.inspect_repo(snapshot, required_repo(request))
+
+    @read
+    def ListRepo(self, snapshot: Snapshot, request: pfs_pb2.ListRepoRequest, call: Call) -> Any:
+        infos = repos.list_repos(snapshot, type=request.type, projects=[project_name(p) for p in request.projects])
+        return _page(infos, request.page) if request.HasField("page") else iter(infos)
+
+    @write(transactional="delete_repo")
+    def DeleteRepo(self, txn: Txn, request: pfs_pb2.DeleteRepoRequest, call: Call) -> Any:
+        if not request.HasField("repo"):
+            raise InvalidArgument("no repo specified")
+        deleted = repos.delete_repo(txn, repo_key(request.repo), request.force)
+        return pfs_pb2.DeleteRepoResponse(deleted=deleted)
+
+    @write()
+    def DeleteRepos(self, txn: Txn, request: pfs_pb2.DeleteReposRequest, call: Call) -> Any:
+        response = pfs_pb2.DeleteReposResponse()
+        names = None if request.all else {project_name(p) for p in request.projects}
+        response.repos.extend(repos.delete_repos(txn, names, request.force))
+        return response
+
+
+def _page(infos: Any, page: pfs_pb2.RepoPage) -> Iterator[Any]:
+    ordered = sorted(infos, key=lambda i: (i.repo.project.name, i.repo.name, i.repo.type))
+    start = page.page_size * page.page_index
+    return iter(ordered[start : start + page.page_size] if page.page_size else ordered)
+
+
+class Branches:
+    """CreateBranch … WalkBranchSubvenance."""
+
+    @write(transactional="create_branch")
+    def CreateBranch(self, txn: Txn, request: pfs_pb2.CreateBranchRequest, call: Call) -> None:
+        create_branch(txn, request)
+
+    @read
+    def InspectBranch(self, snapshot: Snapshot, request: pfs_pb2.InspectBranchRequest, call: Call) -> Any:
+        return strip_branch(call, branches.inspect_branch(snapshot, required_branch(request)))
+
+    @read
+    def ListBranch(self, snapshot: Snapshot, request: pfs_pb2.ListBranchRequest, call: Call) -> Any:
+        repo = repo_key(request.repo) if request.HasField("repo") and request.repo.name else None
+        for info in branches.list_branches(snapshot, repo, reverse=request.reverse):
+            yield strip_branch(call, info)
+
+    @write(transactional="delete_branch")
+    def DeleteBranch(self, txn: Txn, request: pfs_pb2.DeleteBranchRequest, call: Call) -> None:
+        branches.delete_branch(txn, required_branch(request), request.force)
+
+    @read
+    def WalkBranchProvenance(self, snapshot: Snapshot, request: Any, call: Call) -> Any:
+        for info in branches.walk_provenance(
+            snapshot, [refs.pick_branch(snapshot, p) for p in request.start], request.max_branches, request.max_depth
+        ):
+            yield strip_branch(call, info)
+
+    @read
+    def WalkBranchSubvenance(self, snapshot: Snapshot, request: Any, call: Call) -> Any:
+        for info in branches.walk_subvenance(
+            snapshot, [refs.pick_branch(snapshot, p) for p in request.start], request.max_branches, request.max_depth
+        ):
+            yield strip_branch(call, info)
+
+
+def create_branch(txn: Txn, request: pfs_pb2.CreateBranchRequest) -> None:
+    """Execute a CreateBranchRequest."""
+    key = required_branch(request)
+    head = request.head
+    branches.create_branch(
+        txn,
+        key,
+        normal_commit(head) if request.HasField("head") and (head.id or head.branch.name) else None,
+        [branch_key(b) for b in request.provenance],
+        request.trigger if request.HasField("trigger") else None,
+        never=[branch_key(s.branch) for s in request.branch_propagation_specs if s.propagation_spec.never],
+        new_commit_set=request.new_commit_set,
+    )
+
+
+class Whole:
+    """DeleteAll and Fsck, which are about everything."""
+
+    @write()
+    def DeleteAll(self, txn: Txn, request: Any, call: Call) -> None:
+        for info in projects.list_projects(txn):
+            projects.delete_project(txn, info.project.name, force=True)
+        projects.ensure_default(txn)
+
+    @read
+    def Fsck(self, snapshot: Snapshot, request: pfs_pb2.FsckRequest, call: Call) -> Iterator[Any]:
+        for problem in collect.check(snapshot):
+            yield pfs_pb2.FsckResponse(error=problem)
+
+
+class API(Whole, Projects, Repos, Branches, Commits, Files, FileSets, Service):
+    name = "pfs_v2.API"
+
+
+SERVICES = [API]

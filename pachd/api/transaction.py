@@ -1,0 +1,50 @@
+"""transaction_v2: requests collected in a log, executed together when the transaction is finished."""
+
+from typing import Any
+
+from google.protobuf.message import Message
+
+from pachd.api.service import Call, Service, read, write
+from pachd.pfs import transactions
+from pachd.proto import transaction_pb2
+from pachd.store import Snapshot, Txn
+
+
+class API(Service):
+    name = "transaction_v2.API"
+
+    @write()
+    def StartTransaction(self, txn: Txn, request: transaction_pb2.StartTransactionRequest, call: Call) -> Any:
+        return transactions.start(txn).transaction
+
+    @read
+    def InspectTransaction(self, snapshot: Snapshot, request: Any, call: Call) -> Any:
+        return transactions.inspect(snapshot, request.transaction.id)
+
+    @read
+    def ListTransaction(self, snapshot: Snapshot, request: Any, call: Call) -> Any:
+        return transaction_pb2.TransactionInfos(transaction_info=transactions.list_all(snapshot))
+
+    @write()
+    def DeleteTransaction(self, txn: Txn, request: transaction_pb2.DeleteTransactionRequest, call: Call) -> None:
+        transactions.delete(txn, request.transaction.id)
+
+    @write()
+    def FinishTransaction(self, txn: Txn, request: transaction_pb2.FinishTransactionRequest, call: Call) -> Any:
+        return transactions.finish(txn, request.transaction.id)
+
+    @write()
+    def BatchTransaction(self, txn: Txn, request: transaction_pb2.BatchTransactionRequest, call: Call) -> Any:
+        return transactions.batch(txn, list(request.requests))
+
+    @write()
+    def DeleteAll(self, txn: Txn, request: transaction_pb2.DeleteAllRequest, call: Call) -> None:
+        transactions.delete_all(txn)
+
+
+def append(txn: Txn, transaction: str, field: str, request: Message) -> Any:
+    """Append a request to a transaction; returns its TransactionResponse, as a dry run of the whole log gave it."""
+    return transactions.append(txn, transaction, transaction_pb2.TransactionRequest(**{field: request}))
+
+
+SERVICES = [API]
