@@ -93,6 +93,7 @@ def info(row: sqlite3.Row, details: bool, workers: Sequence[pps_pb2.WorkerStatus
     found.created.FromNanoseconds(row["created"])
     if row["started"]:
         found.started.FromNanoseconds(row["started"])
+    if row["started"] and row["state"] != UNRUNNABLE:
         found.stats.CopyFrom(stats(row).message())
     else:
         found.stats.SetInParent()

@@ -80,8 +80,6 @@ def info(txn: Snapshot, row: sqlite3.Row, details: bool = True, inspect: bool = 
             found.details.workers_requested = found.parallelism
             if row["state"] == RUNNING:
                 found.details.workers_available = found.parallelism
-    if row["reason"]:
-        found.details.reason = row["reason"]
     return found
 
 
@@ -120,7 +118,8 @@ def create_v2(txn: Txn, text: str, update: bool, reprocess: bool, dry_run: bool)
     request, effective = _effective(txn, user)
     request.update, request.reprocess, request.dry_run = update, reprocess, dry_run
     _create(txn, request, text, effective)
-    return effective
+    request.ClearField("dry_run")
+    return spec.to_json(request)
 
 
 def effective_json(txn: Snapshot, text: str) -> str:
@@ -248,7 +247,7 @@ def _prepare_inputs(txn: Txn, stored: pps_pb2.PipelineInfo) -> None:
                 repos.create_repo(txn, repo, f"Cron tick repo for pipeline {pipeline.project.name}/{pipeline.name}.")
         elif part.HasField("pfs") and part.pfs.HasField("trigger"):
             branches.create_branch(
-                txn, Branch(Repo(part.pfs.project, part.pfs.repo, "user"), part.pfs.branch), triggers=part.pfs.trigger
+                txn, Branch(Repo(part.pfs.project, part.pfs.repo, "user"), part.pfs.branch), trigger=part.pfs.trigger
             )
 
 

@@ -95,7 +95,8 @@ def parse_json(text: str) -> dict[str, Any]:
 def effective(user: dict[str, Any], *defaults: dict[str, Any]) -> tuple[pps_pb2.CreatePipelineRequest, str]:
     """Merge a user's spec over the defaults (weakest first) on top of the built-in ones.
 
-    Returns the request message and its JSON text.  Raises InvalidArgument for unknown fields and wrong types.
+    Returns the request message and the merged spec as JSON text.
+    Raises InvalidArgument for unknown fields and wrong types.
     """
     descriptor = pps_pb2.CreatePipelineRequest.DESCRIPTOR
     merged: dict[str, Any] = BUILT_IN
@@ -109,7 +110,7 @@ def effective(user: dict[str, Any], *defaults: dict[str, Any]) -> tuple[pps_pb2.
         raise InvalidArgument(f"malformed pipeline spec: {error}") from None
     if request.HasField("pipeline") and not request.pipeline.project.name:
         request.pipeline.project.name = "default"
-    return request, to_json(request)
+    return request, json.dumps(merged, separators=(",", ":"), sort_keys=True)
 
 
 def to_json(message: Any) -> str:
