@@ -167,6 +167,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(128)  # from here on clients wait instead of being refused
     except OSError as e:
         listener.close()
         raise Conflict(

@@ -225,10 +225,9 @@ class _Session(fuse.FUSE):  # type: ignore[misc]
         fi = fip.contents if fip else None
         a = self.operations("getattr", path.decode("latin-1") if path is not None else None, fi)
         seconds, nanos = divmod(a["st_mtime"], 1_000_000_000)
-        packed = _STAT.pack(
-            0, a["st_ino"], a["st_nlink"], a["st_mode"], a["st_uid"], a["st_gid"], 0, 0, a["st_size"], 131072, a["st_blocks"],
-            seconds, nanos, seconds, nanos, seconds, nanos,
-        )  # fmt: skip
+        identity = (0, a["st_ino"], a["st_nlink"], a["st_mode"], a["st_uid"], a["st_gid"], 0, 0)
+        times = (seconds, nanos) * 3
+        packed = _STAT.pack(*identity, a["st_size"], 131072, a["st_blocks"], *times)
         ctypes.memmove(buf, packed, len(packed))
         return 0
 

@@ -1,4 +1,4 @@
-"""What was acknowledged is kept: over restarts, failed commits and crashes at each step of a commit. And exactly one commit."""
+"""What was acknowledged is kept over restarts, failed commits and cuts at each step; and it is committed once."""
 
 import pytest
 
