@@ -159,7 +159,8 @@ def test_outputs_links_and_names(client):
     new_repo(client, "e", {"/in": b"input"})
     script = """
     mkdir -p /pfs/out/empty /pfs/out/deep/er; mkfifo /pfs/out/pipe; echo 1 > /pfs/out/deep/er/f
-    ln -s /pfs/e/in /pfs/out/link; ln -s er/f /pfs/out/deep/rel; mkdir /tmp/d; echo t > /tmp/d/t; ln -s /tmp/d /pfs/out/dir
+    ln -s /pfs/e/in /pfs/out/link; ln -s er/f /pfs/out/deep/rel
+    mkdir /tmp/d; echo t > /tmp/d/t; ln -s /tmp/d /pfs/out/dir
     """
     create(client, "outs", script, glob("e"))
     assert last_job(client, "outs").state == pps_pb2.JOB_SUCCESS
