@@ -43,12 +43,14 @@ def put(client: Client, repo: str, files: dict[str, bytes]) -> None:
 
 def label_all(studio: LabelStudio, project: int) -> None:
     """One annotation for each task, written past Label Studio's signals: nothing stages them."""
+    result = choice("cat")["result"]
     studio.shell(
-        "from django.db.models import QuerySet; from tasks.models import Annotation, Task; from users.models import User\n"
-        f"user = User.objects.first(); result = {choice('cat')['result']!r}\n"
-        f"QuerySet(Annotation).bulk_create([Annotation(task_id=t, project_id={project}, completed_by=user, result=result, "
-        f"lead_time=1.5, result_count=1) for t in Task.objects.filter(project={project}).values_list('id', flat=True)], "
-        "batch_size=1000)"
+        "from django.db.models import QuerySet\nfrom tasks.models import Annotation, Task\n"
+        "from users.models import User\n"
+        f"fields = dict(project_id={project}, completed_by=User.objects.first(), result={result!r}, result_count=1)\n"
+        f"ids = Task.objects.filter(project={project}).values_list('id', flat=True)\n"
+        "made = [Annotation(task_id=i, **fields, lead_time=1.5) for i in ids]\n"
+        "QuerySet(Annotation).bulk_create(made, batch_size=1000)"
     )
 
 
@@ -62,7 +64,8 @@ def stage_all(studio: LabelStudio, target: int) -> float:
         "from label_studio_backend.models import PachydermExportStorage\n"
         "from label_studio_backend.staging import stage, staging_lock, unstaged\n"
         f"storage = PachydermExportStorage.objects.get(pk={target})\n"
-        "Annotation.objects.filter(project=storage.project).update(updated_at=timezone.now(), lead_time=F('lead_time') + 1)\n"
+        "found = Annotation.objects.filter(project=storage.project)\n"
+        "found.update(updated_at=timezone.now(), lead_time=F('lead_time') + 1)\n"
         "ids = unstaged(storage); begin = time.perf_counter()\n"
         "for i in range(0, len(ids), 500):\n"
         "    with staging_lock(storage.ref):\n"
@@ -164,7 +167,7 @@ def target_rows(studio: LabelStudio, count: int, peer: tuple[float, float]) -> l
 
 
 def stock(studio: LabelStudio, folder: Path, count: int) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The peer in the same server: its local-files source (tasks/s, items/s again) and target (labels/s, seconds again)."""
+    """The peer in the same server: local-files source (tasks/s, items/s again), target (labels/s, seconds again)."""
     images, labels = folder / "images", folder / "labels"
     images.mkdir(parents=True), labels.mkdir()
     for n in range(count):

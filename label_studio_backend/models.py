@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from django.db import models
@@ -103,6 +103,8 @@ class PachydermImportStorage(PachydermStorage, ProjectStorageMixin, ImportStorag
         """One row of the preview."""
         created = obj.get("created")
         moment = parse_datetime(created) if isinstance(created, str) else None
+        if isinstance(created, (int, float)):
+            moment = datetime.fromtimestamp(created, tz=UTC)
         return {"key": obj["path"], "last_modified": moment or datetime.now().astimezone(), "size": obj.get("size")}
 
     def get_data(self, key: str) -> list[StorageObject]:

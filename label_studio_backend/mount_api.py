@@ -36,7 +36,7 @@ class Resolved(NamedTuple):
     repo: str
     branch: str | None
     commit: str | None
-    created: str | None
+    created: float | str | None
 
 
 class MountApi:
