@@ -31,7 +31,7 @@ def _handlers(next_datum: Callable[[str], list[str]], status: Callable[[], Any])
     def answer_cancel(request: worker_pb2.CancelRequest, context: Any) -> worker_pb2.CancelResponse:
         return worker_pb2.CancelResponse(success=False)
 
-    methods = {
+    methods: dict[str, tuple[Any, Any]] = {
         "NextDatum": (answer_next, worker_pb2.NextDatumRequest),
         "Status": (answer_status, Empty),
         "Cancel": (answer_cancel, worker_pb2.CancelRequest),
