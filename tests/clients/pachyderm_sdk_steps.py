@@ -37,7 +37,7 @@ def read(commit_or_branch: str, path: str) -> bytes:
 head = pfs.File.from_uri(f"{images}@master:/")
 seen["get"] = read("master", "/cats/1.txt").decode()
 seen["big"] = read("master", "/big.bin") == bytes(range(256)) * 20000
-seen["list"] = [[f.file.path, f.file_type.name, f.size_bytes] for f in client.pfs.list_file(file=head)]
+seen["list"] = [[f.file.path, pfs.FileType(f.file_type).name, f.size_bytes] for f in client.pfs.list_file(file=head)]
 seen["walk"] = [f.file.path for f in client.pfs.walk_file(file=head)]
 seen["glob"] = [f.file.path for f in client.pfs.glob_file(commit=head.commit, pattern="/*/1.txt")]
 seen["path_exists"] = [

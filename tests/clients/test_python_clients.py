@@ -40,7 +40,7 @@ def test_python_pachyderm(pachd_process: Pachd) -> None:
     assert seen["walk"] == ["/", "/cats/", "/cats/1.txt", "/cats/2.txt", "/dogs/", "/dogs/1.txt", "/empty"]
     assert seen["glob"] == ["/cats/1.txt", "/dogs/1.txt"]
     assert seen["exists"] == [True, False]
-    assert seen["tar"] == {"/cats/1.txt": "tabby", "/cats/2.txt": "siamese"}
+    assert seen["tar"] == {"cats/1.txt": "tabby", "cats/2.txt": "siamese"}
     assert [pair for pair in seen["diff"] if not (pair[0] or pair[1]).endswith("/")] == [
         ["/cats/1.txt", "/cats/1.txt"],
         ["/cats/2.txt", "/cats/2.txt"],
@@ -74,7 +74,7 @@ def test_pachyderm_sdk(pachd_process: Pachd) -> None:
     assert seen["walk"] == ["/", "/big.bin", "/cats/", "/cats/1.txt", "/cats/2.txt", "/dogs/", "/dogs/1.txt"]
     assert seen["glob"] == ["/cats/1.txt", "/dogs/1.txt"]
     assert seen["path_exists"] == [True, False]
-    assert seen["tar"] == {"/cats/1.txt": "tabby", "/cats/2.txt": "siamese"}
+    assert seen["tar"] == {"cats/1.txt": "tabby", "cats/2.txt": "siamese"}
     assert [pair for pair in seen["diff"] if not (pair[0] or pair[1]).endswith("/")] == [
         ["/cats/1.txt", "/cats/1.txt"],
         ["/copy.txt", ""],

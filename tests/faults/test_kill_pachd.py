@@ -129,20 +129,20 @@ def test_running_jobs(tmp_path: Path) -> None:
                         input=pps_pb2.Input(pfs=pps_pb2.PFSInput(project="default", repo=source, glob="/*")),
                     )
                 )
-            last = helpers.commits(client, "second")[0].commit.id
+            jobs = {name: helpers.commits(client, name)[0].commit.id for name in ("first", "second")}
         for _ in range(4):
             time.sleep(chance.uniform(0.1, 1.2))
             server.kill()
             server.start()
         with Client(server.address, timeout=120) as client:
-            for name in ("first", "second"):
-                job = pps_pb2.Job(pipeline=pps_pb2.Pipeline(project=helpers.PROJECT, name=name), id=last)
+            for name, job_id in jobs.items():
+                job = pps_pb2.Job(pipeline=pps_pb2.Pipeline(project=helpers.PROJECT, name=name), id=job_id)
                 info = client.pps.InspectJob(pps_pb2.InspectJobRequest(job=job, wait=True), timeout=120)
                 assert pps_pb2.JobState.Name(info.state) == "JOB_SUCCESS", info.reason
                 assert (info.data_total, info.data_failed) == (count, 0)
                 assert info.data_processed + info.data_skipped == count
             for n in range(count):
-                assert helpers.get(client, "second", f"/{n:03d}").split() == [b"%d" % n, b"one", b"two"]
+                assert helpers.get(client, "second", f"/{n:03d}").split() == [b"%done" % n, b"two"]
             assert len(helpers.paths(client, "second")) == count
         assert server.stop() == 0
         checked = server.fsck()
