@@ -1,8 +1,11 @@
 """Label Studio as a person with a login uses it, over its REST API."""
 
+import base64
+import binascii
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
@@ -96,7 +99,7 @@ class LabelStudio:
             answer = self.call("GET", "/api/tasks/", project=project, page=page, page_size=size, fields="task_only")
             for task in answer["tasks"]:
                 for value in task["data"].values():
-                    if isinstance(value, str) and (match := ADDRESS.fullmatch(value)):
+                    if isinstance(value, str) and (match := ADDRESS.fullmatch(original(value))):
                         yield match["item"], task["id"]
             seen += len(answer["tasks"])
             if not answer["tasks"] or seen >= answer["total"]:
@@ -114,3 +117,14 @@ class LabelStudio:
         if not mine:
             raise LabelStudioError(f"task {task} has no annotation of {self.who()} to correct")
         self.call("PATCH", f"/api/annotations/{mine[-1]['id']}/", {"result": result})
+
+
+def original(value: str) -> str:
+    """The address in a task as it is stored: the API answers with Label Studio's own link to it, which holds it."""
+    coded = parse_qs(urlsplit(value).query).get("fileuri") if "/resolve/" in value else None
+    if not coded:
+        return value
+    try:
+        return base64.urlsafe_b64decode(coded[0].replace("+", "-").replace("/", "_").replace(" ", "-")).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return value
