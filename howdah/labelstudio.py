@@ -125,6 +125,6 @@ def original(value: str) -> str:
     if not coded:
         return value
     try:
-        return base64.urlsafe_b64decode(coded[0].replace("+", "-").replace("/", "_").replace(" ", "-")).decode()
+        return base64.urlsafe_b64decode(coded[0]).decode() or value
     except (binascii.Error, UnicodeDecodeError):
         return value

@@ -9,11 +9,9 @@ from howdah.labelstudio import ADDRESS, original
 STORED = "pachyderm://default/images@99d66bc692fa45da9af1972b0d74f0b9/digits/0000.png"
 
 
-@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
 @pytest.mark.parametrize("start", ["/tasks/7/resolve/", "http://127.0.0.1:8080/tasks/7/resolve/"])
-def test_a_task_keeps_its_item(encode: object, start: str) -> None:
-    assert callable(encode)
-    link = f"{start}?fileuri={encode(STORED.encode()).decode()}"
+def test_a_task_keeps_its_item(start: str) -> None:
+    link = f"{start}?fileuri={base64.urlsafe_b64encode(STORED.encode()).decode()}"
     assert original(link) == original(STORED) == STORED
     found = ADDRESS.fullmatch(original(link))
     assert found is not None and found["item"] == "digits/0000.png"
