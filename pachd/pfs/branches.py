@@ -135,7 +135,7 @@ def direct_subvenance(txn: Snapshot, pk: int) -> list[Branch]:
 def in_provenance(branch: Branch, below: Iterable[Branch]) -> str:
     """Return the sentence that says why a branch cannot go."""
     names = " ".join(str(b) for b in below)
-    return f"branch \"{branch}\" cannot be deleted because it's in the direct provenance of [{names}]"
+    return f'branch "{branch}" cannot be deleted because it\'s in the direct provenance of [{names}]'
 
 
 def _info(txn: Snapshot, pk: int) -> pfs_pb2.BranchInfo:

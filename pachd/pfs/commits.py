@@ -125,7 +125,15 @@ def _complete(txn: Txn, pk: int) -> None:
         done = filesets.finish(txn, row)
         txn.db.execute(
             "UPDATE commits SET state=?, finished=?, updated=?, root=?, size=?, error=? WHERE pk=?",
-            (pfs_pb2.FINISHED, txn.now, txn.now, done.root, done.size, row.error or done.error, row.pk),
+            (
+                pfs_pb2.FINISHED,
+                txn.now,
+                txn.now,
+                done.root,
+                None if row.error else done.size,
+                row.error or done.error,
+                row.pk,
+            ),
         )
         finished = refs.commit_row(txn, row.pk)
         for hook in on_finished:
@@ -134,7 +142,6 @@ def _complete(txn: Txn, pk: int) -> None:
             "SELECT pk FROM commits WHERE parent_pk=? AND state=?", (row.pk, pfs_pb2.FINISHING)
         ).fetchall()
         todo += [child["pk"] for child in waiting]
-
 
 
 def clear_commit(txn: Txn, commit: pfs_pb2.Commit) -> None:
@@ -175,7 +182,7 @@ def commit_info(txn: Snapshot, row: refs.CommitRow) -> pfs_pb2.CommitInfo:
         info.finishing.CopyFrom(refs.timestamp(row.finishing))
     if row.finished is not None:
         info.finished.CopyFrom(refs.timestamp(row.finished))
-        if not row.error:
+        if row.size is not None:
             info.size_bytes_upper_bound = info.details.size_bytes = row.size
             info.details.compacting_time.SetInParent()
             info.details.validating_time.SetInParent()
@@ -199,7 +206,9 @@ def list_commits(txn: Snapshot, request: pfs_pb2.ListCommitRequest) -> Iterator[
             rows = iter(list(rows)[::-1])
     else:
         order = "ASC" if request.reverse else "DESC"
-        pks = txn.db.execute(f"SELECT pk FROM commits WHERE repo_pk=? AND pk>? ORDER BY pk {order}", (repo_pk, stop or 0))
+        pks = txn.db.execute(
+            f"SELECT pk FROM commits WHERE repo_pk=? AND pk>? ORDER BY pk {order}", (repo_pk, stop or 0)
+        )
         rows = (refs.commit_row(txn, found["pk"]) for found in pks.fetchall())
     for row in rows:
         if limit == 0:

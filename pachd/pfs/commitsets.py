@@ -22,15 +22,15 @@ def inspect_commit_set(txn: Snapshot, id: str) -> Iterator[pfs_pb2.CommitInfo]:
 
 
 def list_commit_sets(txn: Snapshot, project: str | None = None) -> Iterator[pfs_pb2.CommitSetInfo]:
-    """Yield the commit sets, newest first; only those with a commit in `project` unless it is None."""
+    """Yield the commit sets with what they depend on, newest first; with `project` only those with a commit in it."""
     where, values = ("", ()) if project is None else ("WHERE r.project=?", (project,))
     found = txn.db.execute(
-        f"SELECT c.id FROM commits c JOIN repos r ON r.pk=c.repo_pk {where} GROUP BY c.id ORDER BY max(c.pk) DESC", values
+        f"SELECT c.id FROM commits c JOIN repos r ON r.pk=c.repo_pk {where} GROUP BY c.id ORDER BY max(c.pk) DESC",
+        values,
     ).fetchall()
     for row in found:
-        members = refs.commit_rows(txn, "c.id=? ORDER BY c.pk", (row["id"],))
         yield pfs_pb2.CommitSetInfo(
-            commit_set=pfs_pb2.CommitSet(id=row["id"]), commits=[commits.commit_info(txn, m) for m in members]
+            commit_set=pfs_pb2.CommitSet(id=row["id"]), commits=inspect_commit_set(txn, row["id"])
         )
 
 

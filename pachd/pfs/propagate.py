@@ -67,12 +67,14 @@ def make_commit(
             f"cannot create commit from {row['project']}/{row['name']}@{id}; repo ({row['name']}) already has a commit "
             "in this transaction"
         )
-    now = txn.now if finished else None
+    now, size = (txn.now, 0) if finished else (None, None)
+    if finished and parent_pk is not None:
+        raise ValueError("only a commit without a parent is born finished")
     state = pfs_pb2.FINISHED if finished else pfs_pb2.STARTED
     cursor = txn.db.execute(
         "INSERT INTO commits (repo_pk, id, branch, parent_pk, origin, state, description, started, finishing, finished,"
-        " updated) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-        (repo_pk, id, branch, parent_pk, origin, state, description, txn.now, now, now, txn.now),
+        " updated, size) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+        (repo_pk, id, branch, parent_pk, origin, state, description, txn.now, now, now, txn.now, size),
     )
     assert cursor.lastrowid is not None
     return cursor.lastrowid

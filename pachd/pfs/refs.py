@@ -37,7 +37,7 @@ class CommitRow:
     finished: int | None
     updated: int
     root: bytes | None
-    size: int
+    size: int | None
     metadata: str
 
     @property
@@ -218,15 +218,21 @@ def _split(repo: Repo, text: str) -> tuple[str, list[tuple[str, int]]]:
     at = next((i for i, char in enumerate(text) if char in "^~."), len(text))
     base, rest = text[:at], text[at:]
     steps: list[tuple[str, int]] = []
+    bare = False
     while rest:
         match = _STEP.match(rest)
         if match is None or (match[1] == "." and not match[2]):
-            raise PachError(
-                f"pick commit tx: calculate offset {repo}@{text}: count offset and clean: invalid ancestry format"
-            )
+            raise _bad_ancestry(repo, text)
+        if match[2] and match[1] != "." and steps and bare:  # ^^2: is it three steps or four?
+            raise _bad_ancestry(repo, text)
+        bare = not match[2]
         steps.append((match[1], int(match[2]) if match[2] else 1))
         rest = rest[match.end() :]
     return base, steps
+
+
+def _bad_ancestry(repo: Repo, text: str) -> PachError:
+    return PachError(f"pick commit tx: calculate offset {repo}@{text}: count offset and clean: invalid ancestry format")
 
 
 def _start(txn: Snapshot, repo: Repo, base: str, by_branch: bool) -> CommitRow:

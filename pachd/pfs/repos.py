@@ -18,9 +18,7 @@ def create_repo(txn: Txn, repo: Repo, description: str = "", update: bool = Fals
     if repo.type not in TYPES:
         raise PachError(f"invalid repo type {repo.type!r}: it is one of {', '.join(TYPES)}")
     if not txn.db.execute("SELECT 1 FROM projects WHERE name=?", (repo.project,)).fetchone():
-        raise NotFound(
-            f'cannot find project "{repo.project}": get project by name: project "{repo.project}" not found'
-        )
+        raise NotFound(f'cannot find project "{repo.project}": get project by name: project "{repo.project}" not found')
     try:
         found = refs.repo_row(txn, repo)
     except NotFound:
@@ -48,7 +46,7 @@ def _info(txn: Snapshot, row: Any, details: bool) -> pfs_pb2.RepoInfo:
     for branch in txn.db.execute("SELECT name, head_pk FROM branches WHERE repo_pk=? ORDER BY pk", (row["pk"],)):
         info.branches.append(refs.branch_pb(Branch(repo, branch["name"])))
         if branch["name"] == "master" and branch["head_pk"] is not None:
-            size = _size(txn, branch["head_pk"], details)
+            size = _size(txn, branch["head_pk"])
     if details:
         info.details.size_bytes = size
     else:
@@ -56,11 +54,11 @@ def _info(txn: Snapshot, row: Any, details: bool) -> pfs_pb2.RepoInfo:
     return info
 
 
-def _size(txn: Snapshot, pk: int | None, finished: bool) -> int:
-    """The bytes of a commit; of an open one what its nearest finished ancestor has."""
+def _size(txn: Snapshot, pk: int | None) -> int:
+    """The bytes of a commit; of an open or failed one what its nearest finished ancestor has."""
     while pk is not None:
         row = refs.commit_row(txn, pk)
-        if row.state == pfs_pb2.FINISHED and not (row.error and finished):
+        if row.size is not None:
             return row.size
         pk = row.parent_pk
     return 0
@@ -72,11 +70,11 @@ def inspect_repo(txn: Snapshot, repo: Repo) -> pfs_pb2.RepoInfo:
 
 
 def list_repos(txn: Snapshot, type: str = "", projects: Iterable[str] = ()) -> list[pfs_pb2.RepoInfo]:
-    """Return the repos of a type ("": all types) in the given projects (none: all), newest first."""
+    """Return the repos of a type ("": all types) in the given projects (none: all), oldest first."""
     if type and type not in TYPES:
         raise PachError(f"invalid repo type {type!r}: it is one of {', '.join(TYPES)}")
     wanted = set(projects)
-    rows = txn.db.execute("SELECT * FROM repos ORDER BY pk DESC").fetchall()
+    rows = txn.db.execute("SELECT * FROM repos ORDER BY pk").fetchall()
     return [
         _info(txn, row, details=False)
         for row in rows

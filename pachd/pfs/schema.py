@@ -21,7 +21,8 @@ CREATE TABLE IF NOT EXISTS repos (
     UNIQUE (project, name, type)
 );
 
--- `state` is pfs_v2.CommitState; `root` the tree of a finished commit; the rows of a repo are numbered in the order in
+-- `state` is pfs_v2.CommitState; `root` the tree of a finished commit,
+-- `size` its bytes, unknown where it was finished with an error; the rows of a repo are numbered in the order in
 -- which they were made, so a commit's number is greater than that of its parent and of its provenance.
 CREATE TABLE IF NOT EXISTS commits (
     pk INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -38,7 +39,7 @@ CREATE TABLE IF NOT EXISTS commits (
     finished INTEGER,
     updated INTEGER NOT NULL,
     root BLOB,
-    size INTEGER NOT NULL DEFAULT 0,
+    size INTEGER,
     metadata TEXT NOT NULL DEFAULT '{}',
     UNIQUE (repo_pk, id)
 );

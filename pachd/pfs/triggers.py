@@ -73,7 +73,7 @@ def _due(txn: Snapshot, trigger: pfs_pb2.Trigger, old_pk: int | None, new: refs.
     old = None if old_pk is None else refs.commit_row(txn, old_pk)
     results = []
     if trigger.size:
-        results.append(new.size - (old.size if old is not None else 0) >= parse_size(trigger.size))
+        results.append((new.size or 0) - ((old.size or 0) if old is not None else 0) >= parse_size(trigger.size))
     if trigger.commits:
         results.append(_count(txn, new, old) >= trigger.commits)
     if trigger.cron_spec or trigger.rate_limit_spec:
@@ -91,4 +91,3 @@ def _count(txn: Snapshot, new: refs.CommitRow, old: refs.CommitRow | None) -> in
             break
         current = above
     return count
-
