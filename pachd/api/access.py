@@ -1,6 +1,6 @@
 """auth_v2, identity_v2 and license_v2 of a server on which access control was never activated.
 
-Clients recognise the sentence: pachctl's `auth whoami`, and both Python clients' `delete_all`, which ignores exactly it.
+Clients recognise the sentence: pachctl's `auth whoami`, and both Python clients' `delete_all`, which ignores it.
 """
 
 from google.protobuf import descriptor_pool

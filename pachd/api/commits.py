@@ -3,11 +3,11 @@
 from functools import partial
 from typing import Any
 
-from pachd.api.keys import branch_key, normal_commit, repo_key, required_commit
+from pachd.api.keys import normal_commit, repo_key, required_commit
 from pachd.api.service import Call, read, write
 from pachd.api.strip import strip_branch
 from pachd.errors import NotFound, PachError
-from pachd.pfs import commits, commitsets, refs
+from pachd.pfs import commits, commitsets, refs, transactions
 from pachd.pfs.diff import diff
 from pachd.pfs.read import View
 from pachd.proto import pfs_pb2
@@ -19,7 +19,7 @@ class Commits:
 
     @write(transactional="start_commit")
     def StartCommit(self, txn: Txn, request: pfs_pb2.StartCommitRequest, call: Call) -> Any:
-        return strip_branch(call, start_commit(txn, request))
+        return strip_branch(call, _start_commit(txn, request))
 
     @write(transactional="finish_commit")
     def FinishCommit(self, txn: Txn, request: pfs_pb2.FinishCommitRequest, call: Call) -> None:
@@ -49,7 +49,7 @@ class Commits:
             yield strip_branch(call, info)
 
     async def SubscribeCommit(self, call: Call) -> None:
-        """Send the commits of a repo, oldest first, each as soon as it is in the state asked for; never ends by itself."""
+        """Send the commits of a repo, oldest first, each once it is in the state asked for; never ends by itself."""
         request = await call.request()
         if not request.HasField("repo"):
             raise PachError("repo cannot be nil")
@@ -190,13 +190,10 @@ def _wanted(info: pfs_pb2.CommitInfo, request: pfs_pb2.SubscribeCommitRequest) -
     return request.all or not request.origin_kind or info.origin.kind == request.origin_kind
 
 
-def start_commit(txn: Txn, request: pfs_pb2.StartCommitRequest) -> pfs_pb2.Commit:
-    """Execute a StartCommitRequest; returns the commit with the branch it was made on."""
+def _start_commit(txn: Txn, request: pfs_pb2.StartCommitRequest) -> pfs_pb2.Commit:
     if not request.HasField("branch") or not request.branch.HasField("repo"):
         raise PachError("start commit in transaction: branch must be specified")
-    parent = normal_commit(request.parent) if request.HasField("parent") else None
-    key = commits.start_commit(txn, branch_key(request.branch), parent, request.description)
-    return refs.commit_pb(refs.resolve_commit(txn, (key.repo, key.id)))
+    return transactions.start_commit(txn, request).commit
 
 
 def _picked(txn: Snapshot, request: Any) -> refs.CommitRow:

@@ -1,4 +1,4 @@
-"""What all handlers share: the store, the threads that run the synchronous core, and the news that something was written."""
+"""What all handlers share: the store, the threads that run the core, and the news that something was written."""
 
 import asyncio
 from collections.abc import Callable, Iterator

@@ -38,7 +38,7 @@ class Files:
         except PachError as e:
             raise type(e)(f"get file: {e}") from None
         entry = view.get(file.path, _path_range(request))
-        return _bytes_values(view.read(entry, request.offset))
+        return _bytes_values(view.read(entry, request.offset), empty=call.old_client)
 
     @read
     def GetFileTAR(self, snapshot: Snapshot, request: pfs_pb2.GetFileRequest, call: Call) -> Iterator[bytes]:
@@ -128,18 +128,26 @@ def _encoded(view: View, entries: Iterable[Entry], commit: pfs_pb2.Commit) -> It
     """Yield framed FileInfo messages, a few entries at first, then a thousand at a time."""
     batch: list[Entry] = []
     limit = 64
-    for entry in entries:
-        batch.append(entry)
-        if len(batch) >= limit:
+    try:
+        for entry in entries:
+            batch.append(entry)
+            if len(batch) >= limit:
+                yield view.encoded(batch, commit)
+                batch, limit = [], 1024
+    except PachError:
+        if batch:  # what came before the error is an answer too
             yield view.encoded(batch, commit)
-            batch, limit = [], 1024
+        raise
     if batch:
         yield view.encoded(batch, commit)
 
 
-def _bytes_values(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield framed BytesValue messages; an empty content is one empty message, which 7.6 insists on."""
-    sent = False
+def _bytes_values(chunks: Iterable[bytes], empty: bool = False) -> Iterator[bytes]:
+    """Yield framed BytesValue messages.
+
+    :param empty: answer an empty content with one empty message, which python-pachyderm 7.6 insists on.
+    """
+    sent = not empty
     for chunk in chunks:
         for at in range(0, len(chunk), CHUNK):
             part = chunk[at : at + CHUNK]

@@ -6,11 +6,11 @@ from typing import Any
 from pachd.api.commits import Commits
 from pachd.api.files import Files
 from pachd.api.filesets import FileSets
-from pachd.api.keys import branch_key, normal_commit, project_name, repo_key, required_branch, required_repo
+from pachd.api.keys import project_name, repo_key, required_branch, required_repo
 from pachd.api.service import Call, Service, read, write
 from pachd.api.strip import strip_branch
 from pachd.errors import InvalidArgument, PachError
-from pachd.pfs import branches, collect, projects, refs, repos
+from pachd.pfs import branches, collect, projects, refs, repos, transactions
 from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
 
@@ -57,7 +57,7 @@ class Projects:
     def ReposSummary(self, snapshot: Snapshot, request: pfs_pb2.ReposSummaryRequest, call: Call) -> Any:
         response = pfs_pb2.ReposSummaryResponse()
         for picker in request.projects:
-            infos = [i for i in repos.list_repos(snapshot, type="user", projects=[picker.name])]
+            infos = list(repos.list_repos(snapshot, type="user", projects=[picker.name]))
             response.summaries.add(
                 project=pfs_pb2.Project(name=picker.name),
                 user_repo_count=len(infos),
@@ -108,7 +108,8 @@ class Branches:
 
     @write(transactional="create_branch")
     def CreateBranch(self, txn: Txn, request: pfs_pb2.CreateBranchRequest, call: Call) -> None:
-        create_branch(txn, request)
+        required_branch(request)
+        transactions.create_branch(txn, request)
 
     @read
     def InspectBranch(self, snapshot: Snapshot, request: pfs_pb2.InspectBranchRequest, call: Call) -> Any:
@@ -137,21 +138,6 @@ class Branches:
             snapshot, [refs.pick_branch(snapshot, p) for p in request.start], request.max_branches, request.max_depth
         ):
             yield strip_branch(call, info)
-
-
-def create_branch(txn: Txn, request: pfs_pb2.CreateBranchRequest) -> None:
-    """Execute a CreateBranchRequest."""
-    key = required_branch(request)
-    head = request.head
-    branches.create_branch(
-        txn,
-        key,
-        normal_commit(head) if request.HasField("head") and (head.id or head.branch.name) else None,
-        [branch_key(b) for b in request.provenance],
-        request.trigger if request.HasField("trigger") else None,
-        never=[branch_key(s.branch) for s in request.branch_propagation_specs if s.propagation_spec.never],
-        new_commit_set=request.new_commit_set,
-    )
 
 
 class Whole:

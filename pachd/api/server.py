@@ -36,7 +36,7 @@ STOP_TIMEOUT = 10.0  # seconds that running calls get to notice that the server 
 class _Handlers(dict[str, Handler]):
     """All handlers by path; a path that is not there gets one that says so."""
 
-    def get(self, path: str, default: Any = None) -> Any:  # type: ignore[override]
+    def get(self, path: str, default: Any = None) -> Any:
         return super().get(path) or unimplemented(path)
 
 

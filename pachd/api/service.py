@@ -11,15 +11,14 @@
         def CreateRepo(self, txn, request, call): ...                              # None: an empty reply
         async def SubscribeCommit(self, call): ...                                 # everything by hand
 
-`read` and `write` methods belong to the synchronous core's side: they run in threads, a reader in one snapshot, a writer in
-one durable transaction, and may raise any error of `pachd.errors`. A plain coroutine has the `Call` for itself; waits and
-subscriptions are such coroutines, as a waiting client must not cost a thread.
+`read` and `write` methods belong to the synchronous core's side: they run in threads, a reader in one snapshot, a
+writer in one durable transaction, and may raise any error of `pachd.errors`. A plain coroutine has the `Call` for
+itself; waits and subscriptions are such coroutines, as a waiting client must not cost a thread.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from itertools import chain
 from typing import Any
 
 from google.protobuf import descriptor_pool, message_factory
@@ -33,6 +32,7 @@ from pachd import wire
 from pachd.api.context import Context
 from pachd.api.errors import to_grpc
 from pachd.api.validate import validate
+from pachd.errors import PachError
 from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
 
@@ -162,13 +162,18 @@ class Call:
 def _batched(items: Iterator[Message | bytes]) -> Iterator[bytes]:
     parts: list[bytes] = []
     size, limit = 0, FIRST_BATCH
-    for item in items:
-        data = item if isinstance(item, bytes) else wire.frame(item.SerializeToString())
-        parts.append(data)
-        size += len(data)
-        if size >= limit:
+    try:
+        for item in items:
+            data = item if isinstance(item, bytes) else wire.frame(item.SerializeToString())
+            parts.append(data)
+            size += len(data)
+            if size >= limit:
+                yield b"".join(parts)
+                parts, size, limit = [], 0, wire.BATCH
+    except PachError:
+        if parts:  # what came before the error is an answer too
             yield b"".join(parts)
-            parts, size, limit = [], 0, wire.BATCH
+        raise
     if parts:
         yield b"".join(parts)
 
@@ -224,6 +229,7 @@ class Service:
 
     async def _write(self, call: Call, implementation: Write, streams: bool) -> None:
         request = await call.request()
+        reply: Any
         if implementation.transactional and call.transaction:
             from pachd.api.transaction import append
 
@@ -234,7 +240,7 @@ class Service:
         else:
             reply = await self.context.write(lambda txn: implementation.fn(self, txn, request, call))
         if streams:
-            await call.send(wire.frames(chain(reply or ())))
+            await call.send(wire.frames(reply) if reply is not None else b"")
         else:
             await call.reply(reply if reply is not None else call.reply_type())
 

@@ -44,7 +44,9 @@ class API(Service):
 
 def append(txn: Txn, transaction: str, field: str, request: Message) -> Any:
     """Append a request to a transaction; returns its TransactionResponse, as a dry run of the whole log gave it."""
-    return transactions.append(txn, transaction, transaction_pb2.TransactionRequest(**{field: request}))
+    wrapped = transaction_pb2.TransactionRequest()
+    getattr(wrapped, field).CopyFrom(request)
+    return transactions.append(txn, transaction, wrapped)
 
 
 SERVICES = [API]

@@ -1,4 +1,4 @@
-"""What a real Pachyderm 2.12.2 answered, asked again of ours: every answer is the same, or docs/differences.md says why not."""
+"""What a real Pachyderm 2.12.2 answered, asked again of ours: the same, or docs/differences.md says why not."""
 
 import argparse
 import importlib.util
