@@ -70,11 +70,11 @@ def inspect_repo(txn: Snapshot, repo: Repo) -> pfs_pb2.RepoInfo:
 
 
 def list_repos(txn: Snapshot, type: str = "", projects: Iterable[str] = ()) -> list[pfs_pb2.RepoInfo]:
-    """Return the repos of a type ("": all types) in the given projects (none: all), oldest first."""
+    """Return the repos of a type ("": all types) in the given projects (none: all), by name."""
     if type and type not in TYPES:
         raise PachError(f"invalid repo type {type!r}: it is one of {', '.join(TYPES)}")
     wanted = set(projects)
-    rows = txn.db.execute("SELECT * FROM repos ORDER BY pk").fetchall()
+    rows = txn.db.execute("SELECT * FROM repos ORDER BY name, pk").fetchall()
     return [
         _info(txn, row, details=False)
         for row in rows
