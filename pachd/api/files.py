@@ -7,12 +7,13 @@ from pachd import wire
 from pachd.api.ingest import Ingest
 from pachd.api.keys import required_commit, required_file
 from pachd.api.service import Call, read
-from pachd.errors import PachError
+from pachd.errors import NotFound, PachError
 from pachd.pfs import encode, modify, refs, tar, temporary
 from pachd.pfs.diff import diff
 from pachd.pfs.read import Entry, PathRange, View, page
 from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
+from pachd.types import Branch
 
 CHUNK = 1 << 20  # bytes per message of a GetFile answer
 
@@ -97,11 +98,24 @@ def _open(snapshot: Snapshot, file: pfs_pb2.File, call: Call) -> tuple[View, pfs
     """Return the files of a commit or of a file set, and the commit as answers name it."""
     if file.commit.repo.name == temporary.REPO:
         return temporary.view(snapshot, file.commit.id), file.commit
+    if call.old_client:
+        return _open_for_old(snapshot, file)
     row = refs.resolve_commit(snapshot, file.commit)
     commit = refs.commit_pb(row)
-    if not call.old_client:
-        commit.ClearField("branch")
+    commit.ClearField("branch")
     return View.of(snapshot, row, file.datum, file.commit.id), commit
+
+
+def _open_for_old(snapshot: Snapshot, file: pfs_pb2.File) -> tuple[View, pfs_pb2.Commit]:
+    """The same for python-pachyderm 7.6, whose `path_exists` knows the sentences of an older server."""
+    try:
+        row = refs.resolve_commit(snapshot, file.commit)
+    except NotFound as e:
+        if not file.commit.branch.name:
+            raise
+        branch = Branch(refs.repo_of(file.commit.repo), file.commit.branch.name)
+        raise NotFound(f'branch "{branch.name}" not found in repo {branch.repo}') from e
+    return View.of(snapshot, row, file.datum, row.id), refs.commit_pb(row)
 
 
 def _same_in_parent(snapshot: Snapshot, file: pfs_pb2.File) -> pfs_pb2.File:
