@@ -1,6 +1,7 @@
 """Label Studio: source and target Syncs, saving a label, serving an image; the peer is its own local-files storage."""
 
 import base64
+import functools
 import os
 import statistics
 import time
@@ -84,7 +85,7 @@ def saves(studio: LabelStudio, projects: list[int]) -> list[float]:
     times: dict[int, list[float]] = {project: [] for project in projects}
     for n in range(SAVES + 5):
         for project in projects:
-            seconds, _ = timed(lambda p=project, n=n: studio.annotate(tasks[p][n]["id"]))
+            seconds, _ = timed(functools.partial(studio.annotate, tasks[project][n]["id"]))
             if n >= 5:
                 times[project].append(seconds * 1000)
             time.sleep(0.05)  # a person is not faster; the sender works in between, as it does then
@@ -169,7 +170,8 @@ def target_rows(studio: LabelStudio, count: int, peer: tuple[float, float]) -> l
 def stock(studio: LabelStudio, folder: Path, count: int) -> tuple[tuple[float, float], tuple[float, float]]:
     """The peer in the same server: local-files source (tasks/s, items/s again), target (labels/s, seconds again)."""
     images, labels = folder / "images", folder / "labels"
-    images.mkdir(parents=True), labels.mkdir()
+    images.mkdir(parents=True)
+    labels.mkdir()
     for n in range(count):
         (images / f"{n:05d}.png").write_bytes(PNG)
     project = studio.project("stock")

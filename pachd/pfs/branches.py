@@ -21,7 +21,6 @@ def create_branch(
     provenance: Sequence[Branch] = (),
     trigger: pfs_pb2.Trigger | None = None,
     never: Collection[Branch] = (),
-    new_commit_set: bool = False,
 ) -> None:
     """Make a branch, or give an existing one another head, provenance or trigger.
 
@@ -67,7 +66,7 @@ def create_branch(
     elif found is None and not sources:
         made = propagate.make_commit(txn, repo_pk, branch.name, pfs_pb2.AUTO, None, finished=True)
         propagate.move_head(txn, pk, made)
-    if sources and (found is None or new_commit_set or sorted(sources) != sorted(old_sources)) and target is None:
+    if sources and (found is None or sorted(sources) != sorted(old_sources)) and target is None:
         propagate.force(txn, pk)
     propagate.touch(txn, pk)
 
@@ -204,6 +203,7 @@ def delete_branch(txn: Txn, branch: Branch, force: bool = False) -> None:
     if below and not force:
         raise PachError(in_provenance(branch, below))
     txn.db.execute("DELETE FROM branches WHERE pk=?", (pk,))
+    txn.db.execute("UPDATE commits SET branch=NULL WHERE repo_pk=? AND branch=?", (found["repo_pk"], branch.name))
 
 
 def _walk(

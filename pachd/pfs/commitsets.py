@@ -44,7 +44,10 @@ def squash_commit_set(txn: Txn, id: str) -> None:
 
 
 def drop_commit_set(txn: Txn, id: str) -> None:
-    """Remove the commits of a set with what they brought. Raises PachError if one has children or others depend on it."""
+    """Remove the commits of a set with what they brought.
+
+    Raises PachError if one has children outside of the set, or others depend on it.
+    """
     members = refs.commit_rows(txn, "c.id=? ORDER BY c.pk", (id,))
     if not members:
         raise NotFound(f"no commits found for commitset {id}")

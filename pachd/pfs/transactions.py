@@ -59,7 +59,6 @@ def create_branch(txn: Txn, request: pfs_pb2.CreateBranchRequest) -> None:
         [Branch(refs.repo_of(b.repo), b.name) for b in request.provenance],
         request.trigger if request.HasField("trigger") else None,
         never,
-        request.new_commit_set,
     )
 
 
