@@ -162,10 +162,24 @@ def _bytes_values(chunks: Iterable[bytes], empty: bool = False) -> Iterator[byte
     :param empty: answer an empty content with one empty message, which python-pachyderm 7.6 insists on.
     """
     sent = not empty
-    for chunk in chunks:
-        for at in range(0, len(chunk), CHUNK):
-            part = chunk[at : at + CHUNK]
-            sent = True
-            yield wire.frame(b"\x0a" + encode.varint(len(part)) + part)
+    for piece in _pieces(chunks):
+        sent = True
+        yield wire.frame(b"\x0a" + encode.varint(len(piece)) + piece)
     if not sent:
         yield wire.frame(b"")
+
+
+def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Join small chunks and cut large ones: pieces of CHUNK bytes, but for the last."""
+    waiting: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        while size + len(chunk) >= CHUNK:
+            cut = CHUNK - size
+            yield b"".join((*waiting, chunk[:cut]))
+            chunk, waiting, size = chunk[cut:], [], 0
+        if chunk:
+            waiting.append(chunk)
+            size += len(chunk)
+    if waiting:
+        yield b"".join(waiting)

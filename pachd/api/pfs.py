@@ -141,7 +141,11 @@ class Branches:
 
 
 class Whole:
-    """DeleteAll and Fsck, which are about everything."""
+    """DeleteAll, Fsck and ListTask, which are about everything."""
+
+    async def ListTask(self, call: Call) -> None:
+        """Answer with no tasks: one process has none to distribute."""
+        await call.request()
 
     @write()
     def DeleteAll(self, txn: Txn, request: Any, call: Call) -> None:
