@@ -96,14 +96,15 @@ for name, call in {
     "no repo": lambda: client.put_file_bytes((prefix + "nowhere", "master"), "/a", b""),
     "no file": lambda: client.get_file((images, "master"), "/nothing"),
     "bad path": lambda: client.put_file_bytes((images, "master"), "/a*b", b""),
-    "exists": lambda: client.create_repo(images),
+    "repo exists": lambda: client.create_repo(images),
     "no pipeline": lambda: list(client.inspect_pipeline(prefix + "nowhere")),
 }.items():
     try:
         call()
         seen[name] = "no error"
     except Exception as e:
-        seen[name] = [e.code().name, e.details()] if hasattr(e, "code") else [type(e).__name__, str(e)]
+        said = e.__cause__ or e  # get_file hides the server's answer behind an error of its own
+        seen[name] = [said.code().name, said.details()] if hasattr(said, "code") else [type(said).__name__, str(said)]
 
 client.delete_pipeline(copies)
 client.delete_repo(images)

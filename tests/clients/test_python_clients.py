@@ -60,7 +60,8 @@ def test_python_pachyderm(pachd_process: Pachd) -> None:
     assert seen["no repo"][0] == "NOT_FOUND" and "pp-nowhere" in seen["no repo"][1]
     assert seen["no file"][0] == "NOT_FOUND" and "/nothing" in seen["no file"][1]
     assert "a*b" in seen["bad path"][1]
-    assert seen["exists"] and seen["no pipeline"][0] == "NOT_FOUND"
+    assert seen["repo exists"][0] == "ALREADY_EXISTS" and "pp-images" in seen["repo exists"][1]
+    assert seen["no pipeline"][0] == "NOT_FOUND"
     assert seen["gone"] == []
 
 
