@@ -36,7 +36,15 @@ def create_branch(
         if source.repo == branch.repo:
             raise PachError(f"repo {branch.repo} cannot be in the provenance of its own branch")
     target = _head(txn, branch, head) if head is not None else None
-    repo_pk = _repo_pk(txn, branch.repo)
+    try:
+        repo_pk = _repo_pk(txn, branch.repo)
+    except NotFound as err:
+        repo = branch.repo
+        raise NotFound(
+            f"get commit by commit key: repo (id=0, project={repo.project}, name={repo.name}, type={repo.type}) "
+            f"not found\ncommit (int_id=0, commit_id={repo.project}/{repo.name}.{repo.type}@"
+            f"{propagate.commit_set_id(txn)}) not found"
+        ) from err
     found = refs.find_branch(txn, branch)
     if found is None:
         pk = _insert(txn, repo_pk, name)
@@ -95,12 +103,7 @@ def _ensure(txn: Txn, branch: Branch) -> int:
         try:
             create_branch(txn, branch)
         except NotFound as err:
-            repo = branch.repo
-            raise NotFound(
-                f"get commit by commit key: repo (id=0, project={repo.project}, name={repo.name}, type={repo.type}) "
-                f"not found\ncommit (int_id=0, commit_id={repo.project}/{repo.name}.{repo.type}@"
-                f"{propagate.commit_set_id(txn)}) not found"
-            ) from err
+            raise err.wrapped("create empty commit") from err
         found = refs.find_branch(txn, branch)
     pk: int = found["pk"]
     return pk

@@ -31,8 +31,6 @@ def start_commit(
     if refs.is_id(branch.name):
         raise PachError(f"branch name ({branch.name}) invalid: it cannot be a UUIDv4, because commits are named so")
     found = refs.find_branch(txn, branch)
-    if found is not None and branch.repo.type != "spec" and _is_output(txn, found["pk"]):
-        raise PachError(f"cannot start a commit on an output branch: {branch}")
     parent_pk = found["head_pk"] if found is not None else None
     if parent is not None:
         message = parent
@@ -48,6 +46,8 @@ def start_commit(
             raise PachError(
                 f"start commit in transaction: create commit: parent commit {above.key} has not been finished"
             )
+    if found is not None and branch.repo.type != "spec" and _is_output(txn, found["pk"]):
+        raise PachError(f"cannot start a commit on an output branch: {branch}")
     try:
         pk = propagate.make_commit(txn, repo["pk"], branch.name, USER, parent_pk, description)
     except PachError as err:

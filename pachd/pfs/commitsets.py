@@ -91,7 +91,7 @@ def _refuse_dependents(txn: Snapshot, members: Iterable[refs.CommitRow], sentenc
 
 def _squash(txn: Txn, members: list[refs.CommitRow], dependents: str) -> None:
     for row in members:
-        if row.repo.type == "spec":
+        if row.repo.type == "spec" and row.origin == pfs_pb2.USER:
             raise PachError(f"cannot squash commit {row.key} because it updated a pipeline")
     for row in members:
         children = refs.commit_rows(txn, "c.parent_pk=? ORDER BY c.pk", (row.pk,))
@@ -102,7 +102,8 @@ def _squash(txn: Txn, members: list[refs.CommitRow], dependents: str) -> None:
             )
         for child in children:
             if child.state != pfs_pb2.FINISHED:
-                raise PachError(f"cannot squash until child commit {child.key} is finished, consider using WaitCommit")
+                hint = ", consider using WaitCommit" if child.finishing else ""
+                raise PachError(f"cannot squash until child commit {child.key} is finished{hint}")
     if dependents:
         _refuse_dependents(txn, members, dependents)
     for row in reversed(members):

@@ -208,7 +208,8 @@ def resolve_commit(txn: Snapshot, commit: pfs_pb2.Commit | tuple[Repo, str]) -> 
         if not repo.name or (not text and not named):
             raise PachError("pick commit tx: cannot pick commit with no ID or branch")
     base, steps = _split(repo, text or named)
-    start = _start(txn, repo, base, by_branch=not text)
+    asked = "" if isinstance(commit, tuple) else text
+    start = _start(txn, repo, base, by_branch=not text, asked=asked)
     for step, count in steps:
         start = _step(txn, start, step, count)
     return start
@@ -235,7 +236,7 @@ def _bad_ancestry(repo: Repo, text: str) -> PachError:
     return PachError(f"pick commit tx: calculate offset {repo}@{text}: count offset and clean: invalid ancestry format")
 
 
-def _start(txn: Snapshot, repo: Repo, base: str, by_branch: bool) -> CommitRow:
+def _start(txn: Snapshot, repo: Repo, base: str, by_branch: bool, asked: str) -> CommitRow:
     try:
         found = repo_row(txn, repo)
     except NotFound as err:
@@ -254,7 +255,8 @@ def _start(txn: Snapshot, repo: Repo, base: str, by_branch: bool) -> CommitRow:
         row = find_commit(txn, found["pk"], base) or _alias(txn, found["pk"], base)
         if row is not None:
             return row
-    raise NotFound(f'pick commit tx: commit {repo}@ not found\nbranch "{base}" not found in repo {repo}')
+    named = "" if asked else base  # Pachyderm repeats the fields of the request: its ID, or its branch
+    raise NotFound(f'pick commit tx: commit {repo}@{asked} not found\nbranch "{named}" not found in repo {repo}')
 
 
 def _alias(txn: Snapshot, repo_pk: int, id: str) -> CommitRow | None:

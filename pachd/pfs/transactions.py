@@ -145,7 +145,7 @@ def finish(txn: Txn, id: str) -> transaction_pb2.TransactionInfo:
 
 def batch(txn: Txn, requests: list[transaction_pb2.TransactionRequest]) -> transaction_pb2.TransactionInfo:
     """Execute requests as one transaction, at once."""
-    info = transaction_pb2.TransactionInfo(requests=requests, started=refs.timestamp(txn.now), version=len(requests))
+    info = transaction_pb2.TransactionInfo(requests=requests, started=refs.timestamp(txn.now))
     info.transaction.id = uuid.uuid4().hex
     info.responses.extend(_execute(txn, info))
     return info
