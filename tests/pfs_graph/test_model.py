@@ -1,4 +1,4 @@
-"""Random histories against a model: a branch is a list of commits, a commit a dict of files, provenance a set of edges."""
+"""Random histories against a model: a branch is a list of commits, a commit a dict of files."""
 
 import tempfile
 from pathlib import Path
