@@ -149,6 +149,8 @@ class Whole:
 
     @write()
     def DeleteAll(self, txn: Txn, request: Any, call: Call) -> None:
+        for repo in repos.list_repos(txn, type="user"):
+            repos.delete_repo(txn, repo_key(repo.repo), force=True)  # refuses one that a pipeline writes to
         for info in projects.list_projects(txn):
             projects.delete_project(txn, info.project.name, force=True)
         projects.ensure_default(txn)
