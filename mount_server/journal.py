@@ -23,6 +23,7 @@ FORMAT = 1
 INLINE_LIMIT = 128 * 1024  # bytes; larger contents become files
 SYNC_INTERVAL = 0.1  # seconds a closed file may wait before it survives a power cut
 KEPT_RESULTS = 200
+CHECKPOINT_SIZE = 64 << 20  # bytes of write-ahead log that are worth moving into the database
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS mounts (name TEXT PRIMARY KEY, project TEXT NOT NULL, repo TEXT NOT NULL,
@@ -104,9 +105,12 @@ class Journal:
                 f"state directory {directory} is used by another mount-server; stop it or choose another"
             ) from None
         self._lock = threading.RLock()
-        self._db = sqlite3.connect(directory / "journal.db", isolation_level=None, check_same_thread=False)
+        self._file = directory / "journal.db"
+        self._db = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
+        # a checkpoint waits for the disk: the thread that syncs does it, not whoever closes a file
+        self._db.execute("PRAGMA wal_autocheckpoint=0")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version > FORMAT:
             raise Conflict(
@@ -123,13 +127,15 @@ class Journal:
         self._closed = threading.Event()
         self._drop_orphans()
         self.sync()
-        threading.Thread(target=self._sync_loop, name="journal-sync", daemon=True).start()
+        self._syncing = threading.Thread(target=self._sync_loop, name="journal-sync", daemon=True)
+        self._syncing.start()
 
     def close(self) -> None:
         """Make everything durable and let go of the state directory."""
         if self._closed.is_set():
             return
         self._closed.set()
+        self._syncing.join()
         self.sync()
         with self._lock:
             self._db.close()
@@ -175,7 +181,8 @@ class Journal:
             for path, s in puts
         ]
         with self._lock, self._transaction():
-            self._db.executemany("DELETE FROM staged WHERE mount=? AND path=?", [(mount, path) for path in forget])
+            for path in forget:
+                self._db.execute("DELETE FROM staged WHERE mount=? AND path=?", (mount, path))
             self._db.executemany("INSERT OR REPLACE INTO staged VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", rows)
             self._unsynced_blobs.update(row[7] for row in rows if row[7])
         if sync:
@@ -283,10 +290,24 @@ class Journal:
             os.fdatasync(wal)
 
     def _sync_loop(self) -> None:
-        while not self._closed.wait(SYNC_INTERVAL):
-            if self._unsynced:
-                with contextlib.suppress(OSError):
-                    self.sync()
+        db = sqlite3.connect(self._file, isolation_level=None)  # of its own: writers go on during a checkpoint
+        db.execute("PRAGMA synchronous=NORMAL")
+        try:
+            while not self._closed.wait(SYNC_INTERVAL):
+                # a full disk is noticed, and told, by the next writer
+                with contextlib.suppress(OSError, sqlite3.OperationalError):
+                    if self._unsynced:
+                        self.sync()
+                    self._checkpoint(db)
+        finally:
+            db.close()
+
+    def _checkpoint(self, db: sqlite3.Connection) -> None:
+        if os.fstat(self._wal_fd).st_size < CHECKPOINT_SIZE:
+            return
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)")  # nearly all of it, beside the writers
+        with self._lock:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # what they have added meanwhile
 
     def _drop_orphans(self) -> None:
         """Remove content files that no row names: their writer had not closed them when the process died."""
@@ -302,7 +323,8 @@ class Journal:
             try:
                 yield
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # a full disk has ended it already
+                    self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
         except sqlite3.OperationalError as e:
