@@ -37,14 +37,16 @@ def commit_labels(storage: PachydermExportStorage, pressed_by: str) -> tuple[int
     problems: list[str] = []
     staged = 0
     # Most of it without holding up the background sender for long; the rest below, together with the commit.
-    for batch in _batches(unstaged(storage)):
+    found = unstaged(storage)
+    for batch in _batches(found):
         with staging_lock(ref):
             done = stage(storage, batch)
         problems += done.problems
         staged += len(batch)
         storage.progress(staged)
     with staging_lock(ref):
-        late = unstaged(storage) if not problems else []
+        # What was saved while those were staged. Nothing to stage took no time: it need not be looked for twice.
+        late = unstaged(storage) if found and not problems else []
         for batch in _batches(late):
             problems += stage(storage, batch).problems
         storages = same_target(storage)

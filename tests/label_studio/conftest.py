@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -93,6 +95,13 @@ class LabelStudio(Server):
         encoded = base64.urlsafe_b64encode(uri.encode()).decode()
         return self.http.get(f"/tasks/{task}/resolve/?fileuri={encoded}", **kwargs)
 
+    def sql(self, statement: str, *values: Any) -> None:
+        """Write to the database past Label Studio, as something that no hook of it sees."""
+        with contextlib.closing(sqlite3.connect(self.data / "label_studio.sqlite3", timeout=30)) as db:
+            db.execute("PRAGMA foreign_keys = ON")
+            with db:
+                assert db.execute(statement, values).rowcount == 1, statement
+
     def shell(self, code: str) -> str:
         """Run Python in the environment of this Label Studio (for what REST does not offer)."""
         env = {**os.environ, **self.env, "LABEL_STUDIO_BASE_DATA_DIR": str(self.data)}
@@ -155,7 +164,7 @@ def copy_of(migrated: Path, data: Path) -> Path:
     return data
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
     """A mount server over plain folders, with the repos `images` (four files) and `labels` (empty)."""
     base = tmp_path_factory.mktemp("folder")
@@ -170,9 +179,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
     server.server_close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def studio(migrated: Path, folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabelStudio]:
-    """Label Studio on the folder server, one for the module."""
+    """Label Studio on the folder server, one for all tests: each has projects and repos of its own."""
     data = copy_of(migrated, tmp_path_factory.mktemp("studio") / "data")
     with running(LabelStudio(data, folder.url, folder.mount_dir)) as server:  # type: ignore[attr-defined]
         yield server
@@ -194,6 +203,21 @@ def repos(folder: Folder, request: pytest.FixtureRequest) -> tuple[str, str]:
     folder.put("default", images, "master", dict(files))
     folder.branches[("default", labels)]["master"] = []
     return images, labels
+
+
+@pytest.fixture
+def page() -> Iterator[Any]:
+    """A page of a headless Chromium; the test is skipped without one."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = next((path for path in ("/usr/bin/chromium", "/usr/bin/chromium-browser") if Path(path).exists()), None)
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        made = browser.new_page(viewport={"width": 1400, "height": 1000})
+        made.set_default_timeout(30_000)
+        yield made
+        browser.close()
 
 
 def eventually(check: Any, seconds: float = 10.0) -> Any:

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 from tests.label_studio.conftest import CONFIG, PNG, LabelStudio, choice, eventually
 from tests.label_studio.folder_server import Folder
@@ -38,14 +39,17 @@ def test_two_syncs_at_once_import_once_and_commit_once(
 def test_a_dead_sync_does_not_lock_for_ever(studio: LabelStudio, repos: tuple[str, str]) -> None:
     project = studio.project()
     source = studio.source(project, repos[0])
-    update = (
-        "from label_studio_backend.models import PachydermImportStorage as S; from django.utils import timezone as t;"
-        "from datetime import timedelta as d;"
-        f"S.objects.filter(pk={source}).update(status='in_progress', heartbeat=t.now() - d(seconds=%d))"
-    )
-    studio.shell(update % 3)
+
+    def seen_alive(seconds_ago: int) -> None:
+        moment = datetime.now(UTC) - timedelta(seconds=seconds_ago)
+        update = (
+            "UPDATE io_storages_pachyderm_pachydermimportstorage SET status = 'in_progress', heartbeat = ? WHERE id = ?"
+        )
+        studio.sql(update, moment.strftime("%Y-%m-%d %H:%M:%S.%f"), source)
+
+    seen_alive(3)
     assert studio.sync_source(source)["status"] == "in_progress" and not studio.tasks(project)
-    studio.shell(update % 60)
+    seen_alive(60)
     assert studio.sync_source(source)["last_sync_count"] == 4
 
 
@@ -82,12 +86,9 @@ def test_sync_finds_what_no_hook_announced(studio: LabelStudio, folder: Folder, 
     studio.call("POST", f"/api/projects/{project}/import", body)
     done = studio.sync_target(target)
     assert done["meta"]["added"] == 3
-    studio.shell(
-        "from tasks.models import Annotation, Task; from django.utils import timezone\n"
-        f"ids = list(Task.objects.filter(project={project}).order_by('id').values_list('id', flat=True))\n"
-        "Annotation.objects.filter(task_id=ids[0]).update(was_cancelled=True)\n"
-        "Annotation.objects.filter(task_id=ids[1])._raw_delete('default')\n"
-    )
+    ids = [task["id"] for task in studio.tasks(project)]
+    studio.sql("UPDATE task_completion SET was_cancelled = 1 WHERE task_id = ?", ids[0])
+    studio.sql("DELETE FROM task_completion WHERE task_id = ?", ids[1])
     done = studio.sync_target(target)
     assert (done["meta"]["added"], done["meta"]["changed"], done["meta"]["deleted"]) == (0, 1, 1)
 

@@ -5,15 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf.wrappers_pb2 import BytesValue
 
 from pachd.client import Client
 from pachd.proto import pfs_pb2
+from tests.label_studio.browser import (
+    add_source,
+    add_target,
+    choose_pachyderm,
+    label_first,
+    log_in,
+    open_storages,
+    press_sync,
+)
 from tests.label_studio.conftest import PNG, LabelStudio, copy_of, eventually
 from tests.processes import MountServer, Pachd, running
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 
 def repo(name: str) -> pfs_pb2.Repo:
@@ -57,6 +69,33 @@ def real(
     data = copy_of(migrated, tmp_path_factory.mktemp("real") / "data")
     with running(LabelStudio(data, mount_process.url, mount_process.mount_dir)) as server:
         yield server
+
+
+def test_in_the_browser_from_the_dialog_to_a_commit_in_pachd(
+    real: LabelStudio, client: Client, page: Page, tmp_path: Path
+) -> None:
+    client.pfs.CreateRepo(pfs_pb2.CreateRepoRequest(repo=repo("pets")))
+    client.pfs.CreateRepo(pfs_pb2.CreateRepoRequest(repo=repo("pet-labels")))
+    put(client, "pets", {f"/cats/{n:03}.png": PNG + b"%d" % n for n in range(3)})
+    project = real.project("Browser")
+    log_in(page, real)
+    open_storages(page, real, project)
+    choose_pachyderm(page, "Source")
+    add_source(page, "Pets", "pets@master", "/cats/000.png")
+    page.get_by_text("3 (3 new)").wait_for()
+    add_target(page, "Pet labels", "pet-labels@master")
+    page.screenshot(path=tmp_path / "1-storages.png")
+    task = label_first(page, real, project)
+    page.screenshot(path=tmp_path / "2-labelled.png")
+    press_sync(page, real, project)
+    page.get_by_text("+1 ~0 -0 labels by ann@example.org").wait_for()
+    page.screenshot(path=tmp_path / "3-synced.png", full_page=True)
+    (made,) = commits(client, "pet-labels")
+    page.get_by_text(made.commit.id).wait_for()
+    assert made.description == "Sync by ann@example.org: +1 ~0 -0 labels (project Browser)"
+    label = json.loads(read(client, "pet-labels", "/cats/000.png.json"))
+    assert label["id"] == task and label["annotations"][0]["result"][0]["value"] == {"choices": ["cat"]}
+    assert label["annotations"][0]["completed_by"]["email"] == "ann@example.org"
 
 
 def test_from_images_to_one_commit_of_labels_with_pachd_down_in_between(
