@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mount_server.disk import disk, write_all
 from mount_server.errors import MountError, PachdFailed
 
 BLOCK = 128 * 1024  # bytes; what the kernel asks for at a time
@@ -233,8 +234,9 @@ class CachedFile:
                 self._changed.notify_all()
 
     def _store(self, offset: int, data: bytes) -> None:
-        fd = self._file()
-        os.pwrite(fd, data, offset)
+        with disk("the read cache"):
+            # all of it, or its blocks would count as fetched and read as NUL bytes
+            write_all(self._file(), data, offset)
         with self._changed:
             for block in range(offset // BLOCK, (offset + len(data) + BLOCK - 1) // BLOCK):
                 self._blocks[block] = 1

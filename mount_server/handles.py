@@ -3,6 +3,7 @@
 import os
 from typing import TYPE_CHECKING
 
+from mount_server.disk import disk, write_all
 from mount_server.errors import BadHandle
 from mount_server.journal import INLINE_LIMIT, Staged
 from mount_server.reader import FileReader
@@ -65,13 +66,19 @@ class WriteFile:
                 self._data.extend(bytes(size - len(self._data)))
         else:
             self._to_blob()
-            os.ftruncate(self._fd, size)
+            with disk(f"/{self.path}"):
+                os.ftruncate(self._fd, size)
         self._touch()
 
     def staged(self) -> Staged:
         """The file as it is now."""
         data = None if self._data is None else bytes(self._data)
         return Staged("file", self.mount.journal.next_seq(), self.size, self.mtime, data, self._blob)
+
+    @property
+    def blob(self) -> str:
+        """Name of the content file; "" while it is in memory."""
+        return self._blob
 
     def close(self) -> None:
         """Let go of the content file."""
@@ -91,9 +98,8 @@ class WriteFile:
             self._data[offset:end] = data
             return
         self._to_blob()
-        while data:
-            written = os.pwrite(self._fd, data, offset)
-            data, offset = data[written:], offset + written
+        with disk(f"/{self.path}"):
+            write_all(self._fd, data, offset)
 
     def _to_blob(self) -> None:
         """Have a content file that may be changed: not one that a running commit is reading."""
@@ -101,13 +107,21 @@ class WriteFile:
             return
         journal = self.mount.journal
         name = journal.new_blob()
-        fd = os.open(journal.blobs / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        if self._data is not None:
-            os.pwrite(fd, self._data, 0)
-        else:
-            offset = 0
-            while piece := os.pread(self._fd, 1 << 20, offset):
-                offset += os.pwrite(fd, piece, offset)
+        with disk(f"/{self.path}"):
+            fd = os.open(journal.blobs / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                if self._data is not None:
+                    write_all(fd, self._data, 0)
+                else:
+                    offset = 0
+                    while piece := os.pread(self._fd, 1 << 20, offset):
+                        write_all(fd, piece, offset)
+                        offset += len(piece)
+            except BaseException:  # the file stays as it was
+                os.close(fd)
+                journal.drop_blob(name)
+                raise
+        if self._fd >= 0:
             os.close(self._fd)
         self._data, self._blob, self._fd = None, name, fd
 

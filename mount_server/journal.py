@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from mount_server.errors import Conflict, NoSpace
+from mount_server.disk import disk
+from mount_server.errors import Conflict, MountError, NoSpace
 from mount_server.source import CommitRef
 
 FORMAT = 1
@@ -105,6 +106,7 @@ class Journal:
                 f"state directory {directory} is used by another mount-server; stop it or choose another"
             ) from None
         self._lock = threading.RLock()
+        self._sync_lock = threading.Lock()
         self._file = directory / "journal.db"
         self._db = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -152,13 +154,19 @@ class Journal:
 
     def load(self, mount: str) -> dict[str, Staged]:
         """All staged changes of a mount. A content file that is longer or shorter than noted counts as it is."""
+        return self._load("mount=? ORDER BY path", (mount,))
+
+    def find(self, mount: str, path: str) -> Staged | None:
+        """What is noted for one path."""
+        return self._load("mount=? AND path=?", (mount, path)).get(path)
+
+    def _load(self, where: str, arguments: tuple[str, ...]) -> dict[str, Staged]:
         staged = {}
         with self._lock:
             rows = self._db.execute(
                 "SELECT path, kind, seq, size, mtime, data, blob, project, repo, commit_id, source_path, hash"
-                " FROM staged"
-                " WHERE mount=? ORDER BY path",
-                (mount,),
+                " FROM staged WHERE " + where,
+                arguments,
             ).fetchall()
         for path, kind, seq, size, mtime, data, blob, project, repo, commit, source_path, hash_ in rows:
             if blob:
@@ -267,12 +275,28 @@ class Journal:
         """The name of a new content file in `blobs`."""
         return uuid.uuid4().hex
 
+    def drop_blob(self, name: str) -> None:
+        """Delete a content file that no row names."""
+        (self.blobs / name).unlink(missing_ok=True)
+
     def sync(self) -> None:
-        """Make everything noted so far survive a power cut."""
-        with self._lock:
-            blobs, self._unsynced_blobs = self._unsynced_blobs, set()
-            unsynced, self._unsynced = self._unsynced, False
-            wal = self._wal_fd
+        """Make everything noted so far survive a power cut.
+
+        :raises NoSpace, MountError: the disk refuses; the next call tries again.
+        """
+        with self._sync_lock, disk("what was staged"):  # another thread's half-done sync is waited for
+            with self._lock:
+                blobs, self._unsynced_blobs = self._unsynced_blobs, set()
+                unsynced, self._unsynced = self._unsynced, False
+            try:
+                self._sync(blobs, unsynced)
+            except BaseException:
+                with self._lock:
+                    self._unsynced_blobs |= blobs
+                    self._unsynced |= unsynced
+                raise
+
+    def _sync(self, blobs: set[str], log: bool) -> None:
         for blob in blobs:
             with contextlib.suppress(FileNotFoundError):
                 fd = os.open(self.blobs / blob, os.O_RDONLY)
@@ -286,8 +310,8 @@ class Journal:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-        if unsynced:
-            os.fdatasync(wal)
+        if log:
+            os.fdatasync(self._wal_fd)
 
     def _sync_loop(self) -> None:
         db = sqlite3.connect(self._file, isolation_level=None)  # of its own: writers go on during a checkpoint
@@ -295,7 +319,7 @@ class Journal:
         try:
             while not self._closed.wait(SYNC_INTERVAL):
                 # a full disk is noticed, and told, by the next writer
-                with contextlib.suppress(OSError, sqlite3.OperationalError):
+                with contextlib.suppress(OSError, MountError, sqlite3.OperationalError):
                     if self._unsynced:
                         self.sync()
                     self._checkpoint(db)

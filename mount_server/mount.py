@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from mount_server.disk import disk
 from mount_server.errors import (
     AlreadyExists,
     CrossMount,
@@ -16,7 +17,7 @@ from mount_server.errors import (
     ReadOnly,
 )
 from mount_server.handles import Handle, StagedReader, WriteFile
-from mount_server.journal import Journal, MountRow, Staged
+from mount_server.journal import INLINE_LIMIT, Journal, MountRow, Staged
 from mount_server.listing import CommitTree, split
 from mount_server.names import check_name, check_path
 from mount_server.reader import Contents
@@ -290,6 +291,17 @@ class Mount:
                 writer.close()
                 if self.writing.get(writer.path) is writer:
                     del self.writing[writer.path]
+                if writer.dirty and not writer.gone:
+                    self._give_up(writer)
+
+    def _give_up(self, writer: WriteFile) -> None:
+        """The disk did not take a file when it was closed: show what the journal has of it, as after a restart."""
+        noted = self.journal.find(self.row.name, writer.path)
+        if writer.blob and (noted is None or noted.blob != writer.blob):
+            self.journal.drop_blob(writer.blob)
+        self._unset(writer.path)
+        if noted is not None:
+            self._set(writer.path, noted)
 
     def touch(self, path: str, mtime: int) -> None:
         """Set a staged file's time. A committed file keeps its commit's."""
@@ -431,28 +443,14 @@ class Mount:
             checked[check_path(path)] = data
         for path in checked:
             self.check_writable(path)
-        puts: list[tuple[str, Staged]] = []
-        now = self.now()
         with self.lock:
-            for path, data in checked.items():
-                seq = self.journal.next_seq()
-                directory = split(path)[0]
-                while directory:
-                    staged = self.staged.get(directory)
-                    if (staged is not None and staged.kind in ("file", "copy")) or checked.get(directory) is not None:
-                        raise NotADirectory(f"/{path} cannot be staged: /{directory} is a file")
-                    directory = split(directory)[0]
-                if data is None:
-                    puts.append((path, Staged("deleted", seq, 0, now)))
-                elif path in self._implied:
-                    raise IsADirectory(f"/{path} cannot be staged as a file: it is a directory")
-                elif len(data) > 128 * 1024:
-                    blob = self.journal.new_blob()
-                    (self.journal.blobs / blob).write_bytes(data)
-                    puts.append((path, Staged("file", seq, len(data), now, None, blob)))
-                else:
-                    puts.append((path, Staged("file", seq, len(data), now, data)))
-            self._stage(puts)
+            blobs: list[str] = []
+            try:
+                self._stage(self._staged_files(checked, blobs))
+            except BaseException:
+                for blob in blobs:
+                    self.journal.drop_blob(blob)
+                raise
             for path in checked:
                 writer = self.writing.pop(path, None)
                 if writer is not None:
@@ -460,6 +458,32 @@ class Mount:
         self.journal.sync()
         deleted = sum(data is None for data in checked.values())
         return len(checked) - deleted, deleted
+
+    def _staged_files(self, files: dict[str, bytes | None], blobs: list[str]) -> list[tuple[str, Staged]]:
+        """What to note for whole files; the names of content files written for it go to `blobs`."""
+        puts: list[tuple[str, Staged]] = []
+        now = self.now()
+        for path, data in files.items():
+            seq = self.journal.next_seq()
+            directory = split(path)[0]
+            while directory:
+                staged = self.staged.get(directory)
+                if (staged is not None and staged.kind in ("file", "copy")) or files.get(directory) is not None:
+                    raise NotADirectory(f"/{path} cannot be staged: /{directory} is a file")
+                directory = split(directory)[0]
+            if data is None:
+                puts.append((path, Staged("deleted", seq, 0, now)))
+            elif path in self._implied:
+                raise IsADirectory(f"/{path} cannot be staged as a file: it is a directory")
+            elif len(data) > INLINE_LIMIT:
+                blob = self.journal.new_blob()
+                blobs.append(blob)
+                with disk(f"/{path}"):
+                    (self.journal.blobs / blob).write_bytes(data)
+                puts.append((path, Staged("file", seq, len(data), now, None, blob)))
+            else:
+                puts.append((path, Staged("file", seq, len(data), now, data)))
+        return puts
 
     def dirty(self) -> Dirty:
         """What the next commit would hold, as far as is known without asking pachd."""

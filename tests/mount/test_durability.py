@@ -1,5 +1,9 @@
 """What was acknowledged is kept over restarts, failed commits and cuts at each step; and it is committed once."""
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
 from mount_server import errors
@@ -124,3 +128,89 @@ def test_open_commit_of_another_client(labels: World) -> None:
     stage(labels, b="b")
     with pytest.raises(errors.Conflict, match="still open"):
         labels.commit("labels")
+
+
+def _no_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int, data: object, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+
+
+def test_full_disk_under_a_large_file_is_told_and_leaves_the_mount_alone(
+    labels: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mount = labels.mounts.get("labels")
+    handle = mount.create("big")
+    with monkeypatch.context() as full:
+        _no_space(full)
+        with pytest.raises(errors.NoSpace):
+            handle.write(0, bytes(300_000))
+    handle.write(0, b"x" * 300_000)
+    handle.close()
+    assert mount.stat("big").size == 300_000
+    labels.commit("labels")
+    assert labels.source.files("labels")["big"] == b"x" * 300_000
+
+
+def test_full_disk_when_a_file_is_closed_leaves_no_phantom(labels: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    mount = labels.mounts.get("labels")
+    mount.unlink("a.json")
+    handle = mount.create("a.json")
+    handle.write(0, b"new")
+
+    def refuse(*_: object) -> None:
+        raise errors.NoSpace("the disk is full")
+
+    with monkeypatch.context() as full:
+        full.setattr(mount.journal, "put", refuse)
+        with pytest.raises(errors.NoSpace):
+            handle.close()
+    assert mount.lookup("a.json") is None, "it was deleted before, and is again"
+    stage(labels, b="b")
+    labels.commit("labels")
+    assert labels.source.files("labels") == {"b": b"b"}
+
+
+def test_full_disk_while_staging_stages_nothing(labels: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    mount = labels.mounts.get("labels")
+
+    def refuse(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", refuse)
+        with pytest.raises(errors.NoSpace):
+            mount.stage([("small", b"1"), ("large", bytes(300_000))])
+    assert mount.dirty() == (0, 0, 0)
+    assert mount.stage([("large", bytes(300_000))]) == (1, 0)
+
+
+def test_staged_content_files_are_synced_before_the_answer(labels: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fdatasync
+
+    def note(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", note)
+    mount = labels.mounts.get("labels")
+    mount.stage([("large", bytes(300_000))])
+    assert any(path.endswith(mount.staged["large"].blob) for path in synced)
+    assert any(path.endswith("journal.db-wal") for path in synced)
+
+
+def test_full_disk_under_the_read_cache_fails_one_read_only(
+    quiet_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(700_000)
+    quiet_world.source.make_repo("images", {"f": content})
+    quiet_world.mount("images", mode="ro")
+    handle = quiet_world.mounts.get("images").open("f")
+    with monkeypatch.context() as full:
+        _no_space(full)
+        with pytest.raises(errors.NoSpace):
+            handle.read(0, 1000)
+    assert handle.read(0, 700_000) == content
+    handle.close()

@@ -1,0 +1,30 @@
+"""Writing to a disk that may be full: all of it, and errors that name what was not written."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
+from mount_server.errors import MountError, NoSpace
+
+
+@contextlib.contextmanager
+def disk(what: str) -> Iterator[None]:
+    """Name what the disk refuses: NoSpace when it is full, else a MountError.
+
+    :param what: what is being written, for the sentence.
+    """
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise NoSpace(f"the disk is full: {what} was not written; make room and try again") from e
+        raise MountError(f"{what} cannot be written: {e.strerror or e}") from e
+
+
+def write_all(fd: int, data: bytes | bytearray, offset: int) -> None:
+    """Write all of `data`: a disk that is nearly full takes a part first. :raises OSError: it took no more."""
+    with memoryview(data) as view:
+        done = 0
+        while done < len(view):
+            done += os.pwrite(fd, view[done:], offset + done)
