@@ -192,11 +192,11 @@ def run(folder: Path, quick: bool = False) -> list[Row]:
         rows.append(row("one stream per file, client's loop", rate, "files/s", 1_000, at_least=True))
         rows.append(row("… then finish", finishing, "s", 0.2))
 
-        for count in (1_000, middle, large):
+        for count in (small // 10, middle, large):
             repo = f"tree-{count}"
             fill(client, repo, count, 1200 if count < large else 120)
             rows.append(row(f"one changed file among {count}, until finished", change_one(client, repo), "s", 0.015))
-            if count > 1_000:
+            if count >= middle:
                 rows.append(row(f"diff of one change among {count}", diff_one(client, repo), "s", 0.005))
 
         repo = f"tree-{middle}"
