@@ -10,7 +10,8 @@ import threading
 from mount_server.errors import CrossMount, IsADirectory, MountError, NotADirectory, NotFound, ReadOnly
 from mount_server.handles import Handle
 from mount_server.manager import Mounts
-from mount_server.mount import Attr, Mount
+from mount_server.mount import Mount
+from mount_server.overlay import Attr
 
 
 class Vfs:
