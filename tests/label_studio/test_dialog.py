@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.label_studio.browser import (
+    add_button,
     add_source,
     add_target,
     check_connection,
@@ -66,10 +67,12 @@ def test_an_unknown_bundle_gets_the_classic_dialog(
         project = studio.project()
         log_in(page, studio)
         open_storages(page, studio, project)
-        page.get_by_role("button", name="Add Source Storage").locator("visible=true").first.click()
-        page.wait_for_timeout(1500)
-        page.screenshot(path=str(tmp_path / "classic.png"))
-        assert page.get_by_text("Storage Type").first.is_visible()
+        add_button(page, "Source").click()
+        page.get_by_text("Storage Type").first.wait_for()
+        page.get_by_text("AWS S3", exact=True).locator("visible=true").first.click()
+        page.get_by_text("Pachyderm", exact=True).locator("visible=true").first.click()
+        page.locator("input[name=repository]").wait_for()
+        page.screenshot(path=tmp_path / "classic.png")
         forms = studio.call("GET", "/api/storages/pachyderm/form")
         names = {field["name"] for group in forms for field in group["fields"]}
         assert names >= {"repository", "prefix", "glob", "title"}
