@@ -412,9 +412,9 @@ class Logs:
                 lines = lines[-request.tail :]
             for line in lines:
                 await call.reply(line)
+            if first and request.follow and request.master and not lines:  # clients wait for a first line
+                await call.reply(pps_pb2.LogMessage(master=True, message="no log lines"))
             if not request.follow or (job is not None and ended):
-                if first and request.follow and request.master and not lines:
-                    await call.reply(pps_pb2.LogMessage(master=True, message="no log lines"))
                 return
             first = False
             try:  # lines come without a write to the store

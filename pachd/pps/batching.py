@@ -79,7 +79,8 @@ class BatchWorker(Worker):
         setting = self._setting
         own = staging.environment(datum, setting.job.id)
         self.current = (datum, time.time_ns())
-        stats, reason = Stats(), ""
+        transform = setting.details.transform
+        stats, reason, recovered = Stats(), "", False
         attempt = 0
         while attempt < setting.tries:
             attempt += 1
@@ -100,10 +101,12 @@ class BatchWorker(Worker):
                 if self._restart.is_set():
                     attempt -= 1
                     continue
+                if transform.err_cmd:
+                    recovered = self._recover({**self._env, **own}, self._output) or recovered
             setting.log.write(
                 f"datum {datum.id} failed (try {attempt} of {setting.tries}): {reason}", datum, self.name, user=False
             )
-        self.drop(datum, own, stats, reason, False)
+        self.drop(datum, own, stats, reason, recovered)
         self.current = None
 
     def _one(self, own: dict[str, str]) -> None:

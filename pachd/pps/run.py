@@ -182,6 +182,8 @@ class Run:
                 thread.join()
             if self._problems:
                 raise self._problems[0]
+            done = f"the code of the pipeline has run on {len(left)} datums"
+            job_log.write(done, None, self._workers[0].name, user=False)
         finally:
             if timer is not None:
                 timer.cancel()

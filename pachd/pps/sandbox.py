@@ -102,7 +102,7 @@ class Sandbox:
         for source, target in mounts:
             self._prefix += ["--ro-bind", source, target]
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []  # batched code, and an error handler beside it
         self._killed = False
 
     def check(self) -> None:
@@ -132,7 +132,7 @@ class Sandbox:
                 env=dict(env),
                 start_new_session=True,
             )
-            self._process = process
+            self._processes = [p for p in self._processes if p.returncode is None] + [process]
         if stdin is not None and process.stdin is not None:
             _feed(process.stdin, stdin)
         return process
@@ -162,7 +162,7 @@ class Sandbox:
             if process.stdout:
                 process.stdout.close()
             with self._lock:
-                self._process = None
+                self._processes = [p for p in self._processes if p is not process]
         if self._killed:
             raise Killed
         if not in_time:
@@ -173,14 +173,17 @@ class Sandbox:
         """Stop what runs now and refuse to start more, from any thread."""
         with self._lock:
             self._killed = True
-            if self._process is not None:
-                stop(self._process)
+            self._stop_all()
 
     def interrupt(self) -> None:
         """Stop what runs now, from any thread."""
         with self._lock:
-            if self._process is not None:
-                stop(self._process)
+            self._stop_all()
+
+    def _stop_all(self) -> None:
+        for process in self._processes:
+            if process.returncode is None:
+                stop(process)
 
     def close(self) -> None:
         """Remove the sandbox's folder."""

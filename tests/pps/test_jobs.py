@@ -245,3 +245,17 @@ def test_datum_batching(client):
     put(client, "h", {"/bad": b"bad"})
     job = last_job(client, "batch")
     assert (job.state, counts(job)[2]) == (pps_pb2.JOB_FAILURE, 1)
+
+
+def test_the_error_handler_of_a_batch(client):
+    """It runs beside the code, which goes on with the next datum; a datum that it saves is recovered."""
+    new_repo(client, "handled", {"/1": b"1", "/2": b"2", "/bad": b"bad"})
+    handler = {"errCmd": ["sh"], "errStdin": ["echo handled", "test -e /pfs/h/bad"]}
+    transform = {"cmd": ["python3", "-c", BATCH], "stdin": [], "datumBatching": True, **handler}
+    source = {"pfs": {"repo": "handled", "name": "h", "glob": "/*"}}
+    create(client, "saved", "", source, transform=transform, datumTries=2)
+    job = last_job(client, "saved")
+    assert (job.state, counts(job)) == (pps_pb2.JOB_SUCCESS, (2, 0, 0, 1, 3))
+    assert names(client, "saved") == ["/1", "/2"]
+    text = [m.message for m in client.pps.GetLogs(pps_pb2.GetLogsRequest(job=job.job)) if m.user]
+    assert (text.count("started"), text.count("handled")) == (1, 2)
