@@ -76,6 +76,10 @@ def label_first(page: Page, studio: LabelStudio, project: int) -> int:
 
 
 def press_sync(page: Page, studio: LabelStudio, project: int) -> None:
-    """Press Sync on the last card of the storages page."""
+    """Press Sync on the last card of the storages page: the target's, which is drawn after the source's."""
+    cards = len(studio.call("GET", f"/api/storages?project={project}"))
+    cards += len(studio.call("GET", f"/api/storages/export?project={project}"))
     open_storages(page, studio, project)
-    page.get_by_role("button", name="Sync Storage").last.click()
+    buttons = page.get_by_role("button", name="Sync Storage")
+    eventually(lambda: buttons.count() == cards)
+    buttons.last.click()
