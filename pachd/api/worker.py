@@ -1,60 +1,80 @@
-"""The worker's own gRPC service, which long-lived code asks for datum after datum: one small server per worker.
+"""The worker's own gRPC service, which long-lived code asks for datum after datum: one small server per worker."""
 
-It runs on grpcio, unlike everything else here: a datum of a batch costs one unary call made and answered by one client
-at a time, and that is the case in which grpcio's C core is several times as fast as HTTP/2 in Python.
-"""
+from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]
-from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import DecodeError
 
-from pachd.errors import PachError
+from pachd.api.unary import FAILED_PRECONDITION, UNIMPLEMENTED, UNKNOWN, Call, Listener
 from pachd.proto import worker_pb2
 
-_THREADS = 3  # NextDatum blocks one; Status must be answered beside it
+_SERVICE = "/pachyderm.worker.Worker/"
 
 
-def _handlers(next_datum: Callable[[str], list[str]], status: Callable[[], Any]) -> Any:
-    def answer_next(request: worker_pb2.NextDatumRequest, context: Any) -> worker_pb2.NextDatumResponse:
-        try:
-            return worker_pb2.NextDatumResponse(env=next_datum(request.error))
-        except PachError as error:
-            context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
-            raise
+class WorkerService:
+    """What `pachd.pps.batching` needs of a service: the code's calls of NextDatum, one after the other.
 
-    def answer_status(request: Empty, context: Any) -> Any:
-        return status()
+    ``status`` gives the WorkerStatus that the code may ask for.  Only `wake` may be called from other threads.
+    """
 
-    def answer_cancel(request: worker_pb2.CancelRequest, context: Any) -> worker_pb2.CancelResponse:
-        return worker_pb2.CancelResponse(success=False)
+    def __init__(self, status: Callable[[], Any]) -> None:
+        self._listener = Listener()
+        self._status = status
+        self._asking: Call | None = None
+        self.port = self._listener.port
 
-    methods: dict[str, tuple[Any, Any]] = {
-        "NextDatum": (answer_next, worker_pb2.NextDatumRequest),
-        "Status": (answer_status, Empty),
-        "Cancel": (answer_cancel, worker_pb2.CancelRequest),
-    }
-    return grpc.method_handlers_generic_handler(
-        "pachyderm.worker.Worker",
-        {
-            name: grpc.unary_unary_rpc_method_handler(fn, kind.FromString, lambda reply: reply.SerializeToString())
-            for name, (fn, kind) in methods.items()
-        },
-    )
+    def next(self, timeout: float | None) -> str | None:
+        """Wait for NextDatum: what the code says of the datum it had ("": all went well), None after `wake`.
+
+        Raises TimeoutError after ``timeout`` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            call = self._listener.next(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if call is None:
+                return None
+            method = call.path.removeprefix(_SERVICE)
+            if method == "NextDatum":
+                try:
+                    error = worker_pb2.NextDatumRequest.FromString(call.body).error if call.body else ""
+                except DecodeError:
+                    call.fail(UNKNOWN, "the request is no NextDatumRequest")
+                    continue
+                self._asking = call
+                return error
+            if method == "Status":
+                call.answer(self._status().SerializeToString())
+            elif method == "Cancel":
+                call.answer(worker_pb2.CancelResponse(success=False).SerializeToString())
+            else:
+                call.fail(UNIMPLEMENTED, f"the worker has no {call.path}")
+
+    def give(self, variables: list[str]) -> None:
+        """Answer NextDatum: the next datum's files are there, and these are its variables."""
+        call, self._asking = self._asking, None
+        if call is not None:
+            call.answer(worker_pb2.NextDatumResponse(env=variables).SerializeToString())
+
+    def wake(self) -> None:
+        """Have `next` return None."""
+        self._listener.wake()
+
+    def reset(self) -> None:
+        """Forget the code that asked: it has ended."""
+        call, self._asking = self._asking, None
+        if call is not None:
+            call.fail(FAILED_PRECONDITION, "the worker has ended this batch")
+        self._listener.disconnect()
+
+    def close(self) -> None:
+        """End the service."""
+        self.reset()
+        self._listener.close()
 
 
-def worker_service(next_datum: Callable[[str], list[str]], status: Callable[[], Any]) -> tuple[int, Callable[[], None]]:
-    """Start a service on a free port of loopback; returns the port and the way to end it."""
-    threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="next-datum")
-    server = grpc.server(threads, options=[("grpc.so_reuseport", 0)])
-    server.add_generic_rpc_handlers((_handlers(next_datum, status),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-
-    def close() -> None:
-        server.stop(None)
-        threads.shutdown(wait=False)
-
-    return port, close
+def worker_service(status: Callable[[], Any]) -> WorkerService:
+    """Start a service on a free port of loopback."""
+    return WorkerService(status)

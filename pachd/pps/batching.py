@@ -2,6 +2,7 @@
 
 The code calls the worker's NextDatum on `PPS_WORKER_GRPC_PORT`; it says how the datum before went and returns when
 the next one's files are in `/pfs`.  After the last datum the call does not return: the worker ends the code.
+What a datum left is written down while the code works on the next.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from pachd.errors import FailedPrecondition
 from pachd.pps import sandbox, staging
@@ -21,9 +22,32 @@ from pachd.pps.meta import Stats
 from pachd.pps.sandbox import Failed, Killed
 from pachd.pps.worker import Batch, Setting, Worker
 
-# serve(next_datum, status) -> (port, close) starts a gRPC service; next_datum(error) blocks and gives the variables
-Serve = Callable[[Callable[[str], list[str]], Callable[[], Any]], tuple[int, Callable[[], None]]]
 
+class Calls(Protocol):
+    """The gRPC service of one worker: the code's calls of NextDatum, one after the other.
+
+    Only `wake` may be called from other threads.
+    """
+
+    port: int
+
+    def next(self, timeout: float | None) -> str | None:
+        """Wait for a call: the code's word on its datum ("": good), None after `wake`. Raises TimeoutError."""
+
+    def give(self, variables: list[str]) -> None:
+        """Answer the call with the variables of the next datum."""
+
+    def wake(self) -> None:
+        """Have `next` return None."""
+
+    def reset(self) -> None:
+        """Refuse the call and drop the connection: the code has ended."""
+
+    def close(self) -> None:
+        """End the service."""
+
+
+Serve = Callable[[Callable[[], Any]], Calls]  # starts a service; the argument gives what Status answers
 
 _SHORT = 0.1  # seconds; a datum that takes longer is no reason to hold on to a snapshot
 
@@ -36,8 +60,7 @@ class BatchWorker(Worker):
     ) -> None:
         super().__init__(name, setting, box, flush)
         self._serve = serve
-        self._asked: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # the code's word on its datum; None: it ended
-        self._given: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
+        self._calls: Calls | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._output: DatumOutput | None = None
         self._waiting = False  # the code is inside NextDatum
@@ -59,21 +82,13 @@ class BatchWorker(Worker):
     def work(self, todo: queue.SimpleQueue[Datum]) -> None:
         if self._serve is None:
             raise FailedPrecondition("this pachd runs without a worker service: datum_batching is not possible")
-        port, close = self._serve(self._next, self.status)
-        self._env = {**self._setting.env, "PPS_WORKER_GRPC_PORT": str(port)}
+        self._calls = self._serve(self.status)
+        self._env = {**self._setting.env, "PPS_WORKER_GRPC_PORT": str(self._calls.port)}
         try:
             super().work(todo)
         finally:
             self._end_code()
-            close()
-
-    def _next(self, error: str) -> list[str]:
-        """NextDatum, in a thread of the service."""
-        self._asked.put(error)
-        variables = self._given.get()
-        if variables is None:
-            raise FailedPrecondition("the worker has ended this batch")
-        return variables
+            self._calls.close()
 
     def process(self, datum: Datum) -> None:
         setting = self._setting
@@ -118,7 +133,8 @@ class BatchWorker(Worker):
         if not self._waiting:
             self._answer(deadline, asking=True)
         self._waiting = False
-        self._given.put([f"{name}={value}" for name, value in own.items()])
+        assert self._calls is not None
+        self._calls.give([f"{name}={value}" for name, value in own.items()])
         self._settle()
         error = self._answer(deadline, asking=False)
         if error:
@@ -128,12 +144,13 @@ class BatchWorker(Worker):
         """Wait for the code's next call; its word on the datum."""
         try:
             error = self._wait(deadline)
-        except queue.Empty:
+        except TimeoutError:
             self._end_code()
             raise Failed(f"datum timed out after {self._setting.timeout:g} seconds") from None
         if error is None:
             code = self._process.wait() if self._process else 0
             self._process = None
+            self._end_code()
             if self.cancelled:
                 raise Killed
             what = "before it asked for a datum" if asking else "while it worked on the datum"
@@ -142,20 +159,25 @@ class BatchWorker(Worker):
         return error
 
     def _wait(self, deadline: float | None) -> str | None:
+        assert self._calls is not None
         try:
-            return self._asked.get(timeout=_SHORT)
-        except queue.Empty:
+            short = _SHORT if deadline is None else min(_SHORT, max(0.0, deadline - time.monotonic()))
+            return self._calls.next(short)
+        except TimeoutError:
             self.reader.release()
-        return self._asked.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+        while True:
+            error = self._calls.next(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if error is not None or self._process is None or self._process.poll() is not None:
+                return error  # else it was an earlier process that ended
 
     def _start_code(self) -> None:
         transform = self._setting.details.transform
         data = ("\n".join(transform.stdin) + "\n").encode() if transform.stdin else None
         self._waiting = False
-        while not self._asked.empty():
-            self._asked.get()
         process = self._sandbox.start(list(transform.cmd), data, self._env, transform.working_dir)
         self._process = process
+        assert self._calls is not None
+        ended = self._calls.wake
 
         def read_output() -> None:
             sandbox.pump(process, lambda line: self._output(line) if self._output else None, None)
@@ -163,15 +185,15 @@ class BatchWorker(Worker):
             if process.stdout:
                 process.stdout.close()
             if self._process is process:
-                self._asked.put(None)
+                ended()
 
         threading.Thread(target=read_output, daemon=True).start()
 
     def _end_code(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            sandbox.stop(process)
+            self._sandbox.stop(process)
             process.wait()
-        if self._waiting:
-            self._waiting = False
-            self._given.put(None)
+        self._waiting = False
+        if self._calls is not None:
+            self._calls.reset()
