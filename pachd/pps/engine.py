@@ -11,10 +11,11 @@ from pathlib import Path
 
 from pachd.errors import NotFound, PachError
 from pachd.pfs import writing
-from pachd.pps import batching, hooks, jobs, logs, pipelines, sandbox
+from pachd.pps import batching, hooks, jobs, logs, pipelines
+from pachd.pps.executor import Executor
 from pachd.pps.run import Run
 from pachd.proto import pfs_pb2, pps_pb2
-from pachd.store import Snapshot, Store
+from pachd.store import Snapshot, Store, system
 
 log = logging.getLogger(__name__)
 assert hooks  # imported for what it connects
@@ -25,21 +26,25 @@ class Engine:
     """Runs pipelines of one store.
 
     ``address`` is where pachd listens (told to the user's code); ``worker_service`` starts the gRPC service of a
-    long-lived worker, None where there is none.
+    long-lived worker, None where there is none; ``executor`` is where workers run: see `pachd.pps.executor`.
     """
 
     def __init__(
-        self, store: Store, address: str = "127.0.0.1:30650", worker_service: batching.Serve | None = None
+        self,
+        store: Store,
+        address: str = "127.0.0.1:30650",
+        worker_service: batching.Serve | None = None,
+        executor: str = "auto",
     ) -> None:
         self.store = store
         self.worker_service = worker_service
         self.work = Path(store.path) / "work"
-        host, _, port = address.rpartition(":")
-        self._env = {**sandbox.host_environment(), "PACHD_PEER_SERVICE_HOST": host, "PACHD_PEER_SERVICE_PORT": port}
+        self.executor = Executor(store.path, address, executor)
         self._wake = threading.Event()
         self._stopping = False
         self._lock = threading.Lock()
         self._runs: dict[int, Run] = {}  # by pipeline
+        self._not_before: dict[int, float] = {}  # by job: when it may be tried again, monotonic seconds
         self._thread: threading.Thread | None = None
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -97,9 +102,12 @@ class Engine:
                 self._schedule()
             except Exception:
                 log.exception("scheduling failed; trying again in %s seconds", _RETRY)
-                timer = threading.Timer(_RETRY, self._wake.set)
-                timer.daemon = True
-                timer.start()
+                self._wake_in(_RETRY)
+
+    def _wake_in(self, seconds: float) -> None:
+        timer = threading.Timer(seconds, self._wake.set)
+        timer.daemon = True
+        timer.start()
 
     def _schedule(self) -> None:
         self._reap()
@@ -116,8 +124,10 @@ class Engine:
             ready = {pk: self._readiness(snapshot, pk) for pipeline, pk in first.items() if not self._busy(pipeline)}
         for row in states:
             self._pipeline_state(row, first)
+        now = system.monotonic()
+        self._not_before = {pk: when for pk, when in self._not_before.items() if when > now}
         for pipeline, pk in first.items():
-            if pk in ready and not self._stopping:
+            if pk in ready and pk not in self._not_before and not self._stopping:
                 self._advance(pipeline, pk, *ready[pk])
 
     def _reap(self) -> None:
@@ -128,6 +138,9 @@ class Engine:
             if not run.alive():
                 with self._lock:
                     self._runs.pop(pipeline, None)
+                if run.retry:
+                    self._not_before[run.pk] = system.monotonic() + run.retry
+                    self._wake_in(run.retry)
                 continue
             with self.store.read() as snapshot:
                 row = jobs.find_pk(snapshot, run.pk)
@@ -168,7 +181,7 @@ class Engine:
                         "unrunnable because the following upstream pipelines failed: " + ", ".join(failed),
                     )
         elif state == "ready":
-            run = Run(self.store, pk, self.work, self._env, self.worker_service, self._wake.set)
+            run = Run(self.store, pk, self.work, self.executor, self.worker_service, self._wake.set)
             with self._lock:
                 self._runs[pipeline] = run
             run.start()

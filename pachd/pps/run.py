@@ -14,6 +14,7 @@ from pachd.errors import PachError
 from pachd.pfs import modify, read, refs, writing
 from pachd.pps import batching, jobs, logs, meta, pipelines, plan, sandbox, secrets
 from pachd.pps.datums import Datum
+from pachd.pps.executor import Executor, NotReady
 from pachd.pps.worker import Batch, Killed, Setting, Worker
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Store, Txn
@@ -31,13 +32,14 @@ class Run:
         store: Store,
         pk: int,
         work: Path,
-        env: dict[str, str],
+        executor: Executor,
         serve: batching.Serve | None,
         ended: Callable[[], object],
     ) -> None:
         self.store, self.pk = store, pk
         self.job = pps_pb2.Job()
-        self._work, self._env, self._serve, self._ended = work, env, serve, ended
+        self._work, self._executor, self._serve, self._ended = work, executor, serve, ended
+        self.retry = 0.0  # seconds until the job should be tried again; 0: it has ended
         self._cancelled = threading.Event()
         self._workers: list[Worker] = []
         self._problems: list[BaseException] = []
@@ -81,6 +83,8 @@ class Run:
             self._run()
         except Killed:
             pass
+        except NotReady as problem:
+            self._postpone(problem)
         except Exception as problem:
             reason = str(problem) if isinstance(problem, PachError) else f"{type(problem).__name__}: {problem}"
             log.error("job %s failed: %s\n%s", self.job.id, reason, traceback.format_exc())
@@ -144,8 +148,10 @@ class Run:
             raise Killed
 
     def _work_on(self, left: list[Datum], info: pps_pb2.PipelineInfo, row: Any, rows: dict[Commit, Any]) -> None:
+        place = self._executor.place(info)
+        self._recovered(row["pipeline"])
         env = {
-            **self._env,
+            **place.environment,
             **info.details.transform.env,
             "PPS_PIPELINE_NAME": row["name"],
             "PPS_PROJECT_NAME": row["project"],
@@ -159,7 +165,9 @@ class Run:
         for datum in left:
             waiting.put(datum)
         count = min(max(1, info.details.parallelism_spec.constant), len(left))
-        boxes = [sandbox.Sandbox(self._work / f"{self.pk}-{i}", self.store.path, mounts) for i in range(count)]
+        boxes = [place.box(self._work / f"{self.pk}-{i}", mounts) for i in range(count)]
+        if place.note:
+            job_log.write(place.note, None, "pachd", user=False)
         timer = None
         if info.details.HasField("job_timeout"):
             timer = threading.Timer(info.details.job_timeout.ToNanoseconds() / 1e9, self._time_out)
@@ -253,6 +261,22 @@ class Run:
             else:
                 txn.db.execute("UPDATE pps_jobs SET skipped=0 WHERE pk=?", (self.pk,))
                 jobs.finish(txn, row, jobs.FAILURE, f"datum {failed['datum']} failed")
+
+    def _postpone(self, problem: NotReady) -> None:
+        """The workers cannot start now: the job stays as it is and the pipeline says why."""
+        self.retry = problem.retry
+        with writing(self.store) as txn:
+            row = jobs.find_pk(txn, self.pk)
+            if row is not None and row["state"] not in jobs.TERMINAL:
+                pipelines.set_state(txn, row["pipeline"], pipelines.CRASHING, str(problem))
+
+    def _recovered(self, pipeline: int) -> None:
+        """The workers of a pipeline that was crashing can start again."""
+        with self.store.read() as snapshot:
+            row = snapshot.db.execute("SELECT state FROM pps_pipelines WHERE pk=?", (pipeline,)).fetchone()
+        if row is not None and row["state"] == pipelines.CRASHING:
+            with writing(self.store) as txn:
+                pipelines.set_state(txn, pipeline, pipelines.RUNNING, "")
 
     def _time_out(self) -> None:
         self._end(jobs.KILLED, " jobtimed out", None)

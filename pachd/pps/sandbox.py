@@ -157,7 +157,7 @@ class Sandbox:
             in_time = pump(process, output, None if timeout is None else time.monotonic() + timeout)
         finally:
             if not in_time:
-                stop(process)
+                self.stop(process)
             code = process.wait()
             if process.stdout:
                 process.stdout.close()
@@ -180,10 +180,14 @@ class Sandbox:
         with self._lock:
             self._stop_all()
 
+    def stop(self, process: subprocess.Popen[bytes]) -> None:
+        """End a process that `start` gave, with everything it has started."""
+        stop(process)
+
     def _stop_all(self) -> None:
         for process in self._processes:
             if process.returncode is None:
-                stop(process)
+                self.stop(process)
 
     def close(self) -> None:
         """Remove the sandbox's folder."""
