@@ -106,7 +106,13 @@ def expire(txn: Txn) -> int:
 def rows_in_use(txn: Snapshot) -> Iterator[bytes]:
     """The packed operations of all file sets."""
     for (ops,) in txn.db.execute("SELECT ops FROM file_set"):
-        yield from msgpack.unpackb(ops)
+        yield from unpack_rows(ops)
+
+
+def unpack_rows(ops: bytes) -> list[bytes]:
+    """The packed operations of a file set's row."""
+    rows: list[bytes] = msgpack.unpackb(ops)
+    return rows
 
 
 def _keep(txn: Txn, rows: list[bytes], size: int, ttl: int) -> str:
@@ -117,7 +123,7 @@ def _keep(txn: Txn, rows: list[bytes], size: int, ttl: int) -> str:
     file_set = f"{system.random_bytes(16).hex()}.{digest.hexdigest()}"
     txn.db.execute(
         "INSERT INTO file_set (id, bytes, ops, expires) VALUES (?,?,?,?)",
-        (file_set, size, msgpack.packb(rows), txn.now + max(ttl, 1) * _SECOND),
+        (file_set, size, msgpack.packb(rows), txn.now + min(max(ttl, 1), MAX_TTL) * _SECOND),
     )
     return file_set
 
