@@ -3,12 +3,10 @@
 It runs on fusepy with libfuse 2, or on its twin mfusepy where that is installed.
 """
 
-import ctypes
 import errno
 import logging
 import os
 import stat
-import struct
 import subprocess
 import threading
 import time
@@ -218,25 +216,6 @@ class Operations(fuse.Operations):  # type: ignore[misc]
         }
 
 
-class _Session(fuse.FUSE):  # type: ignore[misc]
-    """fusepy's callbacks, with the one that is called most filling in the C structure in one go."""
-
-    def fgetattr(self, path: bytes | None, buf: Any, fip: Any) -> int:
-        fi = fip.contents if fip else None
-        a = self.operations("getattr", path.decode("latin-1") if path is not None else None, fi)
-        seconds, nanos = divmod(a["st_mtime"], 1_000_000_000)
-        identity = (0, a["st_ino"], a["st_nlink"], a["st_mode"], a["st_uid"], a["st_gid"], 0, 0)
-        times = (seconds, nanos) * 3
-        packed = _STAT.pack(*identity, a["st_size"], 131072, a["st_blocks"], *times)
-        ctypes.memmove(buf, packed, len(packed))
-        return 0
-
-
-# struct stat of Linux on x86-64; elsewhere the library's own way is taken
-_STAT = struct.Struct("=QQQIIIIQqqqqqqqqq")
-_FAST = fuse.__name__ == "fuse" and os.uname().machine == "x86_64" and ctypes.sizeof(fuse.c_stat) == _STAT.size
-
-
 class FuseMount:
     """One FUSE session in a thread of its own.
 
@@ -248,7 +227,7 @@ class FuseMount:
         self, vfs: Vfs, mount_dir: Path, on_end: Callable[[], None] | None = None, allow_other: bool = False
     ) -> None:
         self.mount_dir = mount_dir
-        self._operations = Operations(vfs)
+        self._vfs, self._operations = vfs, Operations(vfs)
         self._on_end, self._allow_other = on_end, allow_other
         self._stopping = False
         self.error: Exception | None = None
@@ -290,15 +269,21 @@ class FuseMount:
             options |= {"use_ino": True, "hard_remove": True, "big_writes": True, "max_readahead": 1 << 20}
         if self._allow_other:
             options["allow_other"] = True
+        options = {key: value for key, value in options.items() if value is not False}
         try:
-            (_Session if _FAST else fuse.FUSE)(
-                self._operations, str(self.mount_dir), raw_fi=True, encoding="latin-1",
-                **{key: value for key, value in options.items() if value is not False},
-            )  # fmt: skip
+            if fuse.__name__ == "fuse":
+                from mount_server import fuse_session  # it takes fusepy's libfuse 2
+
+                if fuse_session.available():
+                    del options["foreground"]
+                    fuse_session.Session(self._operations, self._vfs, str(self.mount_dir), errno_of, options)
+                    return
+            fuse.FUSE(self._operations, str(self.mount_dir), raw_fi=True, encoding="latin-1", **options)
         except Exception as e:
             self.error = e
-        if not self._stopping and self._on_end is not None:
-            self._on_end()
+        finally:
+            if not self._stopping and self._on_end is not None:
+                self._on_end()
 
 
 def is_mounted(path: Path) -> bool:

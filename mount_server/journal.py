@@ -1,29 +1,34 @@
 """The staging journal: what writers were told is safe, until pachd has it.
 
-One SQLite database (WAL) in the state directory holds names, states and small contents; larger contents are files
-beside it. A row survives kill -9 as soon as `put` has returned; `sync` makes everything before it survive a power cut
-too, and a thread does that ten times a second by itself. A second server on the same state directory is refused.
+A change is appended to the staging log, which a thread moves into an index when it has grown: one SQLite database (WAL)
+that holds names, states and small contents. Larger contents are files beside it. A change survives kill -9 as soon as
+`put` has returned; `sync` makes everything before it survive a power cut too, and a thread does that ten times a second
+by itself. A second server on the same state directory is refused.
 """
 
 import contextlib
 import fcntl
+import itertools
 import os
 import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mount_server.disk import disk
 from mount_server.errors import Conflict, MountError, NoSpace
-from mount_server.source import CommitRef
+from mount_server.staging_log import Staged as Staged
+from mount_server.staging_log import StagingLog, staged_of
 
-FORMAT = 1
+FORMAT = 2
 INLINE_LIMIT = 128 * 1024  # bytes; larger contents become files
 SYNC_INTERVAL = 0.1  # seconds a closed file may wait before it survives a power cut
 KEPT_RESULTS = 200
+LOG_SIZE = 32 << 20  # bytes of staging log that are worth moving into the index
+MOVED_AT_ONCE = 500  # changes moved in one transaction; commits wait for it to end
 CHECKPOINT_SIZE = 64 << 20  # bytes of write-ahead log that are worth moving into the database
 
 SCHEMA = """
@@ -40,24 +45,6 @@ CREATE TABLE IF NOT EXISTS intents (mount TEXT PRIMARY KEY, idempotency_key TEXT
 CREATE TABLE IF NOT EXISTS results (idempotency_key TEXT PRIMARY KEY, mount TEXT NOT NULL,
   body TEXT NOT NULL, time INTEGER NOT NULL);
 """
-
-
-class Staged(NamedTuple):
-    """One path that differs from the mount's commit.
-
-    kind: `file` (content in `data`, or in the file `blob`), `copy` (the content of `source_path` in commit `source`),
-    `deleted`, or `dir` (a local directory that no commit holds). `seq` grows with every change; `mtime` in nanoseconds.
-    """
-
-    kind: str
-    seq: int
-    size: int
-    mtime: int
-    data: bytes | None = None
-    blob: str = ""
-    source: CommitRef = CommitRef("", "", "")
-    source_path: str = ""
-    hash: bytes = b""
 
 
 class Intent(NamedTuple):
@@ -121,14 +108,18 @@ class Journal:
         self._db.executescript(SCHEMA)
         self._db.execute(f"PRAGMA user_version={FORMAT}")
         self._wal_fd = os.open(directory / "journal.db-wal", os.O_RDONLY | os.O_CLOEXEC)
-        self._seq: int = self._db.execute(
+        self._log = StagingLog(directory / "log")
+        highest = self._db.execute(
             "SELECT MAX(COALESCE((SELECT MAX(seq) FROM staged), 0), COALESCE((SELECT MAX(seq) FROM intents), 0))"
         ).fetchone()[0]
-        self._unsynced = False
+        self._seq: Iterator[int] = itertools.count(max(highest, self._log.highest()) + 1)
+        self._unsynced = self._unsynced_log = False
         self._unsynced_blobs: set[str] = set()
         self._closed = threading.Event()
         self._drop_orphans()
         self.sync()
+        with contextlib.suppress(MountError, sqlite3.OperationalError):  # a full disk: it stays in the log
+            self._move(self._db)
         self._syncing = threading.Thread(target=self._sync_loop, name="journal-sync", daemon=True)
         self._syncing.start()
 
@@ -139,60 +130,67 @@ class Journal:
         self._closed.set()
         self._syncing.join()
         self.sync()
+        with contextlib.suppress(OSError, MountError, sqlite3.OperationalError):
+            self._rotate(0)
+            self._move(self._db)
         with self._lock:
+            self._log.close()
             self._db.close()
             os.close(self._wal_fd)
             os.close(self._lock_fd)
 
     def next_seq(self) -> int:
         """A number greater than all before."""
-        with self._lock:
-            self._seq += 1
-            return self._seq
+        return next(self._seq)
 
     # --- staged changes ---------------------------------------------------------------------------------------------
 
     def load(self, mount: str) -> dict[str, Staged]:
         """All staged changes of a mount. A content file that is longer or shorter than noted counts as it is."""
-        return self._load("mount=? ORDER BY path", (mount,))
+        with self._lock:
+            found = self._indexed("mount=?", (mount,))
+            for path, change in self._log.changes(mount).items():
+                if change is None:
+                    found.pop(path, None)
+                else:
+                    found[path] = change
+        return {path: self._as_it_is(found[path]) for path in sorted(found)}
 
     def find(self, mount: str, path: str) -> Staged | None:
         """What is noted for one path."""
-        return self._load("mount=? AND path=?", (mount, path)).get(path)
-
-    def _load(self, where: str, arguments: tuple[str, ...]) -> dict[str, Staged]:
-        staged = {}
         with self._lock:
-            rows = self._db.execute(
-                "SELECT path, kind, seq, size, mtime, data, blob, project, repo, commit_id, source_path, hash"
-                " FROM staged WHERE " + where,
-                arguments,
-            ).fetchall()
-        for path, kind, seq, size, mtime, data, blob, project, repo, commit, source_path, hash_ in rows:
-            if blob:
-                with contextlib.suppress(OSError):
-                    size = os.stat(self.blobs / blob).st_size
-            staged[path] = Staged(
-                kind, seq, size, mtime, data, blob, CommitRef(project, repo, commit), source_path, hash_
-            )
+            logged, staged = self._log.find(mount, path)
+            if not logged:
+                staged = self._indexed("mount=? AND path=?", (mount, path)).get(path)
+        return None if staged is None else self._as_it_is(staged)
+
+    def _indexed(self, where: str, arguments: tuple[str, ...]) -> dict[str, Staged]:
+        rows = self._db.execute(
+            "SELECT path, kind, seq, size, mtime, data, blob, project, repo, commit_id, source_path, hash"
+            " FROM staged WHERE " + where,
+            arguments,
+        )
+        return {path: staged_of(row) for path, *row in rows}
+
+    def _as_it_is(self, staged: Staged) -> Staged:
+        if staged.blob:
+            with contextlib.suppress(OSError):
+                return staged._replace(size=os.stat(self.blobs / staged.blob).st_size)
         return staged
 
     def put(
-        self, mount: str, puts: Iterable[tuple[str, Staged]], forget: Iterable[str] = (), sync: bool = False
+        self, mount: str, puts: Sequence[tuple[str, Staged]], forget: Iterable[str] = (), sync: bool = False
     ) -> None:
-        """Note changes and forget others, in one transaction that survives kill -9; with `sync` a power cut too.
+        """Note changes and forget others, all or none; they survive kill -9, and with `sync` a power cut too.
 
         :raises NoSpace: the disk is full; nothing has changed.
         """
-        rows = [
-            (mount, path, s.kind, s.seq, s.size, s.mtime, s.data, s.blob, *s.source, s.source_path, s.hash)
-            for path, s in puts
-        ]
-        with self._lock, self._transaction():
-            for path in forget:
-                self._db.execute("DELETE FROM staged WHERE mount=? AND path=?", (mount, path))
-            self._db.executemany("INSERT OR REPLACE INTO staged VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", rows)
-            self._unsynced_blobs.update(row[7] for row in rows if row[7])
+        with self._lock:
+            self._log.append(mount, puts, forget)
+            self._unsynced_log = True
+            for _, staged in puts:
+                if staged.blob:
+                    self._unsynced_blobs.add(staged.blob)
         if sync:
             self.sync()
 
@@ -201,10 +199,20 @@ class Journal:
 
         :param result: idempotency key and body of the answer, kept for a caller who asks again.
         """
+        with self._lock:
+            logged = self._log.changes(mount)
+            indexed = dict(self._db.execute("SELECT path, seq FROM staged WHERE mount=?", (mount,)))
+            gone = []
+            for path, seq in done:
+                staged = logged.get(path)
+                if (staged.seq if staged is not None else None if path in logged else indexed.get(path)) == seq:
+                    gone.append(path)
+            if gone:
+                self._log.append(mount, (), gone)
+                self._unsynced_log = True
+        # the intent goes last: as long as it is there, a restart finds out what became of the commit
+        self.sync()
         with self._lock, self._transaction():
-            self._db.executemany(
-                "DELETE FROM staged WHERE mount=? AND path=? AND seq=?", [(mount, p, s) for p, s in done]
-            )
             self._db.execute("DELETE FROM intents WHERE mount=?", (mount,))
             if result is not None and result[0]:
                 self._db.execute(
@@ -264,8 +272,11 @@ class Journal:
 
     def remove_mount(self, name: str) -> None:
         """Forget a mount together with whatever is left of its staged changes."""
+        left = list(self.load(name))
+        if left:
+            self.put(name, (), left, sync=True)
         with self._lock, self._transaction():
-            for table, column in (("mounts", "name"), ("staged", "mount"), ("intents", "mount")):
+            for table, column in (("mounts", "name"), ("intents", "mount")):
                 self._db.execute(f"DELETE FROM {table} WHERE {column}=?", (name,))
         self.sync()
 
@@ -287,16 +298,18 @@ class Journal:
         with self._sync_lock, disk("what was staged"):  # another thread's half-done sync is waited for
             with self._lock:
                 blobs, self._unsynced_blobs = self._unsynced_blobs, set()
-                unsynced, self._unsynced = self._unsynced, False
+                index, self._unsynced = self._unsynced, False
+                log, self._unsynced_log = self._unsynced_log, False
             try:
-                self._sync(blobs, unsynced)
+                self._sync(blobs, index, log)
             except BaseException:
                 with self._lock:
                     self._unsynced_blobs |= blobs
-                    self._unsynced |= unsynced
+                    self._unsynced |= index
+                    self._unsynced_log |= log
                 raise
 
-    def _sync(self, blobs: set[str], log: bool) -> None:
+    def _sync(self, blobs: set[str], index: bool, log: bool) -> None:
         for blob in blobs:
             with contextlib.suppress(FileNotFoundError):
                 fd = os.open(self.blobs / blob, os.O_RDONLY)
@@ -311,6 +324,8 @@ class Journal:
             finally:
                 os.close(fd)
         if log:
+            self._log.sync()
+        if index:
             os.fdatasync(self._wal_fd)
 
     def _sync_loop(self) -> None:
@@ -320,11 +335,47 @@ class Journal:
             while not self._closed.wait(SYNC_INTERVAL):
                 # a full disk is noticed, and told, by the next writer
                 with contextlib.suppress(OSError, MountError, sqlite3.OperationalError):
-                    if self._unsynced:
+                    if self._unsynced or self._unsynced_log:
                         self.sync()
+                    self._rotate(LOG_SIZE)
+                    self._move(db)
                     self._checkpoint(db)
         finally:
             db.close()
+
+    def _rotate(self, limit: int) -> None:
+        """Let a log of more than `limit` bytes wait to be moved, and go on in a new one."""
+        if self._log.size <= limit:
+            return
+        file = self._log.prepare()
+        with self._sync_lock:  # whoever wants the old file synced waits here
+            with self._lock:
+                blobs, self._unsynced_blobs = self._unsynced_blobs, set()
+                old = self._log.rotate(file)
+            try:
+                self._sync(blobs, False, False)
+                os.fdatasync(old)
+            finally:
+                os.close(old)
+
+    def _move(self, db: sqlite3.Connection) -> None:
+        """Move the waiting part of the log into the index, in steps. Done twice, it comes to the same."""
+        while self._log.waiting:
+            batch = self._log.waiting[0]
+            changes = [(m, path, s) for m, paths in batch.changes.items() for path, s in paths.items()]
+            for at in range(0, len(changes), MOVED_AT_ONCE):
+                some = changes[at : at + MOVED_AT_ONCE]
+                with self._transaction(db):
+                    db.executemany(
+                        "INSERT OR REPLACE INTO staged VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                        [(m, p, *s[:6], *s.source, s.source_path, s.hash) for m, p, s in some if s is not None],
+                    )
+                    db.executemany(
+                        "DELETE FROM staged WHERE mount=? AND path=?", [(m, p) for m, p, s in some if s is None]
+                    )
+            os.fdatasync(self._wal_fd)
+            with self._lock:
+                self._log.moved()
 
     def _checkpoint(self, db: sqlite3.Connection) -> None:
         if os.fstat(self._wal_fd).st_size < CHECKPOINT_SIZE:
@@ -335,25 +386,26 @@ class Journal:
 
     def _drop_orphans(self) -> None:
         """Remove content files that no row names: their writer had not closed them when the process died."""
-        known = {row[0] for row in self._db.execute("SELECT blob FROM staged WHERE blob != ''")}
+        known = {row[0] for row in self._db.execute("SELECT blob FROM staged WHERE blob != ''")} | self._log.blobs()
         for entry in os.scandir(self.blobs):
             if entry.name not in known:
                 os.unlink(entry.path)
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, db: sqlite3.Connection | None = None) -> Iterator[None]:
+        db = db or self._db
         try:
-            self._db.execute("BEGIN IMMEDIATE")
+            db.execute("BEGIN IMMEDIATE")
             try:
                 yield
             except BaseException:
-                if self._db.in_transaction:  # a full disk has ended it already
-                    self._db.execute("ROLLBACK")
+                if db.in_transaction:  # a full disk has ended it already
+                    db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+            db.execute("COMMIT")
         except sqlite3.OperationalError as e:
             with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
+                db.execute("ROLLBACK")
             if "full" in str(e) or "disk I/O" in str(e):
                 raise NoSpace("the disk with the mount server's state directory is full: nothing was noted") from e
             raise

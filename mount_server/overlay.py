@@ -247,8 +247,14 @@ class Overlay:
             self._unjournaled.discard(path)
 
     def _set(self, path: str, staged: Staged) -> None:
-        self._unset(path)
         directory, name = split(path)
+        before = self.staged.get(path)
+        if before is not None:
+            if before.kind in LIVE and staged.kind in LIVE:  # as with each file that is written and closed
+                self.staged[path] = self._by_directory[directory][name] = staged
+                self._unjournaled.discard(path)
+                return
+            self._unset(path)
         self.staged[path] = staged
         self._by_directory.setdefault(directory, {})[name] = staged
         if staged.kind in LIVE:

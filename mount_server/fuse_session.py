@@ -1,0 +1,220 @@
+"""libfuse 2 driven by threads of Python, with the callbacks that are called most spoken to without fusepy's detour.
+
+fusepy lets libfuse make threads, and Python has to make itself at home in each of them anew at every call; that and
+the conversions of arguments cost more than all that the calls do. Here threads of Python enter libfuse's loop instead.
+"""
+
+import collections
+import ctypes
+import errno
+import functools
+import logging
+import os
+import stat
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import fuse
+
+from mount_server import errors
+from mount_server.overlay import Attr
+from mount_server.vfs import Vfs
+
+log = logging.getLogger(__name__)
+
+FIRST_THREADS = 3
+MOST_THREADS = 64  # more callers than this wait for each other; each may be waiting for pachd
+
+_POINTER, _INT, _TEXT = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
+_SIZE, _OFFSET, _MODE = ctypes.c_size_t, ctypes.c_longlong, ctypes.c_uint
+_ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "getattr": (_TEXT, _POINTER),
+    "fgetattr": (_TEXT, _POINTER, _POINTER),
+    "create": (_TEXT, _MODE, _POINTER),
+    "open": (_TEXT, _POINTER),
+    "read": (_TEXT, _POINTER, _SIZE, _OFFSET, _POINTER),
+    "write": (_TEXT, _POINTER, _SIZE, _OFFSET, _POINTER),
+    "flush": (_TEXT, _POINTER),
+    "release": (_TEXT, _POINTER),
+}
+
+# struct stat of Linux on x86-64
+_STAT = struct.Struct("=QQQIIIIQqqqqqqqqq")
+
+
+def available() -> bool:
+    """Whether the library and the machine are those that this module knows."""
+    library = getattr(fuse, "_libfuse", None)
+    known = ("fuse_setup", "fuse_loop", "fuse_teardown")
+    return (
+        os.uname().machine == "x86_64"
+        and ctypes.sizeof(fuse.c_stat) == _STAT.size
+        and library is not None
+        and all(hasattr(library, name) for name in known)
+    )
+
+
+class Session(fuse.FUSE):  # type: ignore[misc]
+    """A mounted file system; construction returns when it is unmounted.
+
+    :param operations: fusepy's operations, for what is not called often.
+    :param vfs: what the frequent calls go to.
+    :param errno_of: the errno of a domain error.
+    :param options: of libfuse, as fusepy takes them.
+    :raises RuntimeError: libfuse cannot mount.
+    """
+
+    def __init__(
+        self,
+        operations: fuse.Operations,
+        vfs: Vfs,
+        mountpoint: str,
+        errno_of: Callable[[errors.MountError], int],
+        options: dict[str, Any],
+    ) -> None:
+        self.operations, self.raw_fi, self.encoding, self.use_ns = operations, True, "latin-1", True
+        self._vfs, self._errno_of = vfs, errno_of
+        self._identity = os.getuid(), os.getgid()
+        # one token per thread that is not in a callback
+        self._idle: collections.deque[None] = collections.deque()
+        self._threads: list[threading.Thread] = []
+        table = self._table()
+        library = fuse._libfuse
+        arguments = ["fuse", "-f", "-o", ",".join(self._normalize_fuse_options(**options)), mountpoint]
+        argv = (_TEXT * len(arguments))(*(os.fsencode(a) for a in arguments))
+        library.fuse_setup.restype = _POINTER
+        where, threaded = _POINTER(), _INT()
+        self._loop = functools.partial(library.fuse_loop, None)
+        handle = library.fuse_setup(
+            len(argv), argv, ctypes.byref(table), _SIZE(ctypes.sizeof(table)),
+            ctypes.byref(where), ctypes.byref(threaded), None,
+        )  # fmt: skip
+        if not handle:
+            raise RuntimeError("libfuse cannot mount there: is /dev/fuse there, and may this user mount?")
+        session = _POINTER(handle)
+        self._loop = functools.partial(library.fuse_loop, session)
+        for _ in range(FIRST_THREADS - 1):
+            self._add_thread()
+        self._idle.append(None)
+        self._loop()
+        for thread in self._threads:
+            thread.join()
+        library.fuse_teardown(session, where)
+
+    def _add_thread(self) -> None:
+        if len(self._threads) < MOST_THREADS - 1:
+            thread = threading.Thread(target=self._loop, name=f"fuse-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            self._idle.append(None)
+            thread.start()
+
+    def _table(self) -> Any:
+        table = fuse.fuse_operations()
+        self._callbacks = []  # C keeps only their addresses
+        for name, prototype, *_ in fuse.fuse_operations._fields_:
+            theirs = name[1:] if name in ("ftruncate", "fgetattr") else name
+            if getattr(self.operations, theirs, None) is None:
+                continue
+            if name in _ARGUMENTS:
+                callback = ctypes.CFUNCTYPE(_INT, *_ARGUMENTS[name])(self._guarded(name))
+                address = ctypes.addressof(table) + getattr(fuse.fuse_operations, name).offset
+                _POINTER.from_address(address).value = ctypes.cast(callback, _POINTER).value
+                self._callbacks.append(callback)
+            elif hasattr(prototype, "argtypes"):
+                callback = prototype(functools.partial(self._wrapper, getattr(self, name)))
+                setattr(table, name, callback)
+                self._callbacks.append(callback)
+            else:
+                setattr(table, name, getattr(self.operations, theirs))
+        return table
+
+    def _guarded(self, name: str) -> Callable[..., int]:
+        call: Callable[..., int] = getattr(self, "_" + name)
+        idle, errno_of = self._idle, self._errno_of
+
+        def run(*args: Any) -> int:
+            idle.pop()
+            if not idle:
+                self._add_thread()
+            try:
+                return call(*args)
+            except errors.NotFound:
+                return -errno.ENOENT
+            except errors.MountError as e:
+                log.info("%s: %s", name, e)
+                return -errno_of(e)
+            except OSError as e:
+                return -(e.errno or errno.EIO)
+            except Exception:
+                log.exception("%s failed", name)
+                return -errno.EIO
+            finally:
+                idle.append(None)
+
+        return run
+
+    # --- callbacks: paths are bytes, `fi` and buffers are addresses -------------------------------------------------
+
+    def _getattr(self, path: bytes, buffer: int) -> int:
+        text = _text(path)
+        return self._fill(buffer, text, self._vfs.stat(text))
+
+    def _fgetattr(self, path: bytes | None, buffer: int, fi: int) -> int:
+        return self._fill(buffer, *self._vfs.stat_handle(_handle(fi)))
+
+    def _fill(self, buffer: int, path: str, found: Attr) -> int:
+        is_dir, size, mtime, writable = found
+        if is_dir:
+            mode, links = stat.S_IFDIR | (0o755 if writable else 0o555), 2
+        else:
+            mode, links = stat.S_IFREG | (0o644 if writable else 0o444), 1
+        times = divmod(mtime, 1_000_000_000) * 3
+        packed = _STAT.pack(
+            0, self._vfs.inode(path), links, mode, *self._identity, 0, 0, size, 131072, (size + 511) // 512, *times
+        )
+        ctypes.memmove(buffer, packed, len(packed))
+        return 0
+
+    def _create(self, path: bytes, mode: int, fi: int) -> int:
+        file = fuse.fuse_file_info.from_address(fi)
+        file.fh = self._vfs.create(_text(path), bool(file.flags & os.O_APPEND))
+        return 0
+
+    def _open(self, path: bytes, fi: int) -> int:
+        file = fuse.fuse_file_info.from_address(fi)
+        flags = file.flags
+        write = flags & os.O_ACCMODE != os.O_RDONLY
+        number, keep, direct = self._vfs.open(_text(path), write, bool(flags & os.O_APPEND), bool(flags & os.O_TRUNC))
+        file.fh, file.keep_cache, file.direct_io = number, keep, direct
+        return 0
+
+    def _read(self, path: bytes | None, buffer: int, size: int, offset: int, fi: int) -> int:
+        data = self._vfs.handle(_handle(fi)).read(offset, size)
+        ctypes.memmove(buffer, data, len(data))
+        return len(data)
+
+    def _write(self, path: bytes | None, buffer: int, size: int, offset: int, fi: int) -> int:
+        return self._vfs.handle(_handle(fi)).write(offset, ctypes.string_at(buffer, size))
+
+    def _flush(self, path: bytes | None, fi: int) -> int:
+        self._vfs.handle(_handle(fi)).flush()
+        return 0
+
+    def _release(self, path: bytes | None, fi: int) -> int:
+        self._vfs.close(_handle(fi))
+        return 0
+
+
+_HANDLE_AT = fuse.fuse_file_info.fh.offset
+
+
+def _handle(fi: int) -> int:
+    number: int = ctypes.c_uint64.from_address(fi + _HANDLE_AT).value
+    return number
+
+
+def _text(path: bytes) -> str:
+    """Text of a path. What is no UTF-8 becomes characters that are legal nowhere."""
+    return path.decode("utf-8", "surrogateescape")
