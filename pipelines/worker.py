@@ -11,9 +11,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from grpclib.client import Channel, UnaryStreamMethod, UnaryUnaryMethod
+from grpclib.client import Channel, UnaryStreamMethod
 from grpclib.encoding.base import CodecBase
-from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from pipelines.layout import pfs
 
@@ -39,17 +38,16 @@ def each_datum(work: Callable[[], None]) -> None:
     port = os.environ.get("PPS_WORKER_GRPC_PORT")
     if not port:
         raise SystemExit("PPS_WORKER_GRPC_PORT is not set: batching needs a worker (transform.datumBatching)")
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    channel = loop.run_until_complete(_channel("127.0.0.1", int(port)))
-    next_datum = UnaryUnaryMethod(channel, "/pachyderm.worker.Worker/NextDatum", bytes, bytes)
-    error = ""
-    try:
+    import grpc  # type: ignore[import-untyped]  # its calls cost a quarter of those made through asyncio
+
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        next_datum = channel.unary_unary("/pachyderm.worker.Worker/NextDatum")
+        error = ""
         while True:
             try:
-                reply = loop.run_until_complete(next_datum(_text(1, error) if error else b""))
-            except (GRPCError, StreamTerminatedError, OSError) as e:
-                print(f"no more datums: {e}", file=sys.stderr)
+                reply = next_datum(_text(1, error) if error else b"")
+            except grpc.RpcError as e:
+                print(f"no more datums: {e.details()}", file=sys.stderr)
                 return
             _set_environment([value.decode() for number, value in _fields(reply) if number == 1])
             try:
@@ -60,8 +58,6 @@ def each_datum(work: Callable[[], None]) -> None:
                 error = f"{type(e).__name__}: {e}"
             sys.stdout.flush()
             sys.stderr.flush()
-    finally:
-        channel.close()
 
 
 def read_file(repo: str, commit: str, path: str, project: str | None = None) -> bytes:
