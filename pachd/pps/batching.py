@@ -8,7 +8,6 @@ What a datum left is written down while the code works on the next.
 from __future__ import annotations
 
 import queue
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -56,12 +55,12 @@ class BatchWorker(Worker):
     """A worker whose code stays alive over many datums."""
 
     def __init__(
-        self, name: str, setting: Setting, box: sandbox.Sandbox, flush: Callable[[Batch], None], serve: Serve | None
+        self, name: str, setting: Setting, box: sandbox.Box, flush: Callable[[Batch], None], serve: Serve | None
     ) -> None:
         super().__init__(name, setting, box, flush)
         self._serve = serve
         self._calls: Calls | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: sandbox.Process | None = None
         self._output: DatumOutput | None = None
         self._waiting = False  # the code is inside NextDatum
         self._env: dict[str, str] = {}
@@ -154,7 +153,7 @@ class BatchWorker(Worker):
             if self.cancelled:
                 raise Killed
             what = "before it asked for a datum" if asking else "while it worked on the datum"
-            raise Failed(f"exit status {code}" if code else f"the code ended {what}")
+            raise Failed(self._sandbox.why(code) if code else f"the code ended {what}")
         self._waiting = True
         return error
 

@@ -25,7 +25,7 @@ class Place(Protocol):
     note: str  # a line for the job's log, "" for none
     environment: dict[str, str]  # what the user's code sees before the pipeline's own variables
 
-    def box(self, root: Path, mounts: Sequence[tuple[str, str]]) -> sandbox.Sandbox:
+    def box(self, root: Path, mounts: Sequence[tuple[str, str]]) -> sandbox.Box:
         """A worker's sandbox in the folder ``root``; ``mounts`` are (folder, where the code sees it), read-only."""
 
 
@@ -47,5 +47,5 @@ class _Sandboxes:
     def __init__(self, data: str, environment: dict[str, str], note: str = "") -> None:
         self._data, self.environment, self.note = data, environment, note
 
-    def box(self, root: Path, mounts: Sequence[tuple[str, str]]) -> sandbox.Sandbox:
+    def box(self, root: Path, mounts: Sequence[tuple[str, str]]) -> sandbox.Box:
         return sandbox.Sandbox(root, self._data, mounts)

@@ -201,7 +201,7 @@ class Run:
             with self._lock:
                 self._workers = []
 
-    def _worker(self, make: type[Worker], number: int, setting: Setting, box: sandbox.Sandbox) -> Worker:
+    def _worker(self, make: type[Worker], number: int, setting: Setting, box: sandbox.Box) -> Worker:
         name = f"{self.job.pipeline.name}-{number}"
         if make is batching.BatchWorker:
             return batching.BatchWorker(name, setting, box, self._flush, self._serve)

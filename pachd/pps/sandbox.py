@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO, Protocol
 
 from pachd.errors import PachError
 
@@ -79,63 +80,50 @@ def _root_arguments(hidden: str, pfs: Path, tmp: Path) -> list[str]:
     return [*arguments, "--bind", str(pfs), "/pfs", "--dev", "/dev", "--proc", "/proc"]
 
 
-class Sandbox:
-    """One worker's sandbox.
+class Process(Protocol):
+    """A started command, as `subprocess.Popen` shows it."""
 
-    ``root`` is its folder (made when missing): `pfs/` and `tmp/` in it are what the code sees.  ``hidden`` is a folder
-    that the code must not see (pachd's data).  ``mounts``: (folder, where in the sandbox), read-only.  Only `kill` and
+    stdout: IO[bytes] | None
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+
+    def wait(self) -> int: ...
+
+
+class Box:
+    """What one worker runs commands in.
+
+    ``root`` is its folder (made when missing): `pfs/` and `tmp/` in it are what the code sees.  Only `kill` and
     `interrupt` may be called from other threads.
     """
 
-    def __init__(self, root: Path, hidden: str = "", mounts: Sequence[tuple[str, str]] = ()) -> None:
+    of_host = True  # what lies outside of `/pfs` and `/tmp` is this machine's
+
+    def __init__(self, root: Path) -> None:
         self.root = root
         self.pfs = root / "pfs"
         self.tmp = root / "tmp"
         self.pfs.mkdir(parents=True, exist_ok=True)
         self.tmp.mkdir(exist_ok=True)
-        self._prefix = [
-            bwrap_path(),
-            "--die-with-parent",
-            "--unshare-pid",
-            *_root_arguments(os.path.realpath(hidden) if hidden else "", self.pfs, self.tmp),
-        ]
-        for source, target in mounts:
-            self._prefix += ["--ro-bind", source, target]
         self._lock = threading.Lock()
-        self._processes: list[subprocess.Popen[bytes]] = []  # batched code, and an error handler beside it
+        self._processes: list[Process] = []  # batched code, and an error handler beside it
         self._killed = False
 
     def check(self) -> None:
-        """Raise NoSandbox with the reason when bubblewrap cannot build this sandbox here."""
-        result = subprocess.run([*self._prefix, "--", "/bin/sh", "-c", "exit 0"], capture_output=True, timeout=30)
-        if result.returncode:
-            words = result.stderr.decode(errors="replace").strip()
-            raise NoSandbox(
-                f"cannot run workers: bubblewrap failed: {words or result.returncode}; unprivileged user "
-                "namespaces must be allowed on this machine"
-            )
+        """Raise NoSandbox with the reason when nothing can run in here."""
 
-    def start(
-        self, cmd: Sequence[str], stdin: bytes | None, env: Mapping[str, str], cwd: str
-    ) -> subprocess.Popen[bytes]:
+    def start(self, cmd: Sequence[str], stdin: bytes | None, env: Mapping[str, str], cwd: str) -> Process:
         """Start the command; Failed when there is no such program."""
-        _check_program(cmd, env, cwd)
-        arguments = [*self._prefix, "--chdir", cwd or "/", "--", *cmd]
-        with self._lock:
-            if self._killed:
-                raise Killed
-            process = subprocess.Popen(
-                arguments,
-                stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=dict(env),
-                start_new_session=True,
-            )
-            self._processes = [p for p in self._processes if p.returncode is None] + [process]
-        if stdin is not None and process.stdin is not None:
-            _feed(process.stdin, stdin)
-        return process
+        raise NotImplementedError
+
+    def stop(self, process: Process) -> None:
+        """End a process that `start` gave, with everything it has started."""
+        raise NotImplementedError
+
+    def why(self, code: int) -> str:
+        """The reason of a command that ended with an exit code that is not accepted."""
+        return f"exit status {code}"
 
     def run(
         self,
@@ -180,19 +168,70 @@ class Sandbox:
         with self._lock:
             self._stop_all()
 
-    def stop(self, process: subprocess.Popen[bytes]) -> None:
-        """End a process that `start` gave, with everything it has started."""
-        stop(process)
-
     def _stop_all(self) -> None:
         for process in self._processes:
             if process.returncode is None:
                 self.stop(process)
 
     def close(self) -> None:
-        """Remove the sandbox's folder."""
+        """Remove the folder."""
         self.kill()
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+class Sandbox(Box):
+    """A mount and process namespace of this machine.
+
+    ``hidden`` is a folder that the code must not see (pachd's data).  ``mounts``: (folder, where in the sandbox),
+    read-only.
+    """
+
+    def __init__(self, root: Path, hidden: str = "", mounts: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(root)
+        self._prefix = [
+            bwrap_path(),
+            "--die-with-parent",
+            "--unshare-pid",
+            *_root_arguments(os.path.realpath(hidden) if hidden else "", self.pfs, self.tmp),
+        ]
+        for source, target in mounts:
+            self._prefix += ["--ro-bind", source, target]
+
+    def check(self) -> None:
+        """Raise NoSandbox with the reason when bubblewrap cannot build this sandbox here."""
+        result = subprocess.run([*self._prefix, "--", "/bin/sh", "-c", "exit 0"], capture_output=True, timeout=30)
+        if result.returncode:
+            words = result.stderr.decode(errors="replace").strip()
+            raise NoSandbox(
+                f"cannot run workers: bubblewrap failed: {words or result.returncode}; unprivileged user "
+                "namespaces must be allowed on this machine"
+            )
+
+    def start(self, cmd: Sequence[str], stdin: bytes | None, env: Mapping[str, str], cwd: str) -> Process:
+        _check_program(cmd, env, cwd)
+        arguments = [*self._prefix, "--chdir", cwd or "/", "--", *cmd]
+        with self._lock:
+            if self._killed:
+                raise Killed
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                start_new_session=True,
+            )
+            self._processes = [p for p in self._processes if p.returncode is None] + [process]
+        if stdin is not None and process.stdin is not None:
+            _feed(process.stdin, stdin)
+        return process
+
+    def stop(self, process: Process) -> None:
+        assert isinstance(process, subprocess.Popen)
+        try:  # its first process takes the whole process namespace with it
+            os.killpg(process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
 
 
 def _check_program(cmd: Sequence[str], env: Mapping[str, str], cwd: str) -> None:
@@ -231,7 +270,7 @@ def _feed(pipe: object, data: bytes) -> None:
         threading.Thread(target=write, daemon=True).start()
 
 
-def pump(process: subprocess.Popen[bytes], output: Callable[[bytes], None], deadline: float | None) -> bool:
+def pump(process: Process, output: Callable[[bytes], None], deadline: float | None) -> bool:
     """Hand on lines until the process closes its output; False when the deadline (monotonic seconds) passes first."""
     assert process.stdout is not None
     fd = process.stdout.fileno()
@@ -255,11 +294,3 @@ def pump(process: subprocess.Popen[bytes], output: Callable[[bytes], None], dead
     if rest:
         output(rest)
     return False
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Kill a sandbox: its first process takes the whole process namespace with it."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass

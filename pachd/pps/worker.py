@@ -15,7 +15,7 @@ from pachd.pps import meta, staging
 from pachd.pps.datums import Datum
 from pachd.pps.logs import DatumOutput, JobLog
 from pachd.pps.meta import Stats
-from pachd.pps.sandbox import Failed, Killed, Sandbox
+from pachd.pps.sandbox import Box, Failed, Killed
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Store
 from pachd.types import Commit
@@ -94,7 +94,7 @@ class Batch:
 class Worker:
     """A thread's worth of work: call `work`; `cancel` stops it from any thread."""
 
-    def __init__(self, name: str, setting: Setting, sandbox: Sandbox, flush: Callable[[Batch], None]) -> None:
+    def __init__(self, name: str, setting: Setting, sandbox: Box, flush: Callable[[Batch], None]) -> None:
         self.name = name
         self._setting = setting
         self._sandbox = sandbox
@@ -188,7 +188,7 @@ class Worker:
         setting = self._setting
         code = self._sandbox.run(cmd, data, env, setting.details.transform.working_dir, setting.timeout, output)
         if code and code not in setting.details.transform.accept_return_code:
-            raise Failed(f"exit status {code}")
+            raise Failed(self._sandbox.why(code))
 
     def _recover(self, env: dict[str, str], output: Callable[[bytes], None]) -> bool:
         transform = self._setting.details.transform
