@@ -37,9 +37,24 @@ Then, for example:
     metavar="FILE",
     help="Every client must send the token in this file. Required when not listening on loopback.",
 )
+@click.option(
+    "--gc-interval",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often to look for deleted files whose space can be freed; 0: never.",
+)
 @click.option("--verbose", "-v", is_flag=True, help="Log what happens inside to stderr.")
 @click.pass_context
-def main(context: click.Context, data: Path | None, address: str, token_file: Path | None, verbose: bool) -> None:
+def main(
+    context: click.Context,
+    data: Path | None,
+    address: str,
+    token_file: Path | None,
+    gc_interval: float,
+    verbose: bool,
+) -> None:
     """Serve Pachyderm's gRPC API from a local folder and run its pipelines in local sandboxes.
 
     Prints one line when it is ready. SIGTERM or Ctrl-C stops it cleanly.
@@ -50,7 +65,7 @@ def main(context: click.Context, data: Path | None, address: str, token_file: Pa
         else:
             logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
             logging.getLogger("grpclib").setLevel(logging.CRITICAL)  # it warns of every client that goes away
-        _serve(data or _default_data(), address, token_file)
+        _serve(data or _default_data(), address, token_file, gc_interval)
 
 
 @main.command()
@@ -78,10 +93,11 @@ def _check(store: Any) -> list[str]:
         return list(collect.check(snapshot, rehash=True))
 
 
-def _serve(data: Path, address: str, token_file: Path | None) -> None:
+def _serve(data: Path, address: str, token_file: Path | None, gc_interval: float) -> None:
     import uvloop
 
     from pachd.api.server import serve
+    from pachd.pfs.collect import Collector
     from pachd.store import StoreError
 
     host, port = _split(address)
@@ -96,7 +112,7 @@ def _serve(data: Path, address: str, token_file: Path | None) -> None:
         store = _open(data)
     except (StoreError, OSError) as e:
         raise click.ClickException(str(e)) from None
-    with store:
+    with store, Collector(store, gc_interval):
         engine = _engine(store, address)
         try:
             uvloop.run(serve(store, host, port, deployment_id=_deployment_id(store), token=token, engine=engine))

@@ -5,7 +5,7 @@ A stream is a list of operations; the effect of several streams is that of their
 directory, tag) removes all files below a directory that have this datum tag.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -30,6 +30,13 @@ def unpack(data: bytes) -> Sequence[Op]:
     """The operations of a row."""
     found: Sequence[Op] = msgpack.unpackb(data, use_list=False)
     return found
+
+
+def references(ops: Iterable[Op]) -> Iterator[tuple[int, ...]]:
+    """The references to contents that operations have."""
+    for op in ops:
+        if op[0] == ADD:
+            yield op[4]
 
 
 class _File:

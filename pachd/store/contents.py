@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pachd.store import system
+from pachd.store.packs import FolderPacks, PackWriter
 from pachd.store.store import Snapshot, Store, StoreError, Txn
 
 CONTENT_SCHEMA = """
@@ -90,41 +90,34 @@ class BlockHasher:
         return file_hash(blocks), blocks if len(blocks) > 32 else b""
 
 
-class _Shared:
-    """What all transactions of a store share: the next container ID, recently read rows, open packs, pins."""
+class Shared:
+    """What all transactions of a store share: the next container ID, recently read rows, packs, pins."""
 
     def __init__(self, store: Store) -> None:
-        self.folder = os.path.join(store.path, "packs")
-        os.makedirs(self.folder, mode=0o700, exist_ok=True)
         self.lock = threading.Lock()
+        self.collecting = threading.Lock()  # held by the one collection that runs
         self.rows: dict[int, bytes] = {}
         self.row_bytes = 0
-        self.packs: dict[int, int] = {}
         self.pins: Counter[int] = Counter()
-        self.doomed: list[int] = []
+        self.recent: set[int] | None = None  # while a collection runs: everything pinned since it began
+        self.packs = FolderPacks(os.path.join(store.path, "packs"))
         with store.read() as snapshot:
             known = {r[0] for r in snapshot.db.execute("SELECT id FROM container WHERE data IS NULL")}
             last: int = snapshot.db.execute("SELECT coalesce(max(id), 0) FROM container").fetchone()[0]
-        for name in os.listdir(self.folder):
-            pack = int(name.partition(".")[0], 16)
-            last = max(last, pack)
-            if pack not in known:  # its transaction never happened: the process ended before
-                system.remove(os.path.join(self.folder, name))
-        self.next_id = last + 1
+        self.next_id = max(last, self.packs.clean(known)) + 1
 
     def new_id(self) -> int:
         with self.lock:
             self.next_id += 1
             return self.next_id - 1
 
-    def path(self, container: int) -> str:
-        return os.path.join(self.folder, f"{container:x}.pack")
-
-    def pin(self, containers: Iterator[int] | list[int]) -> None:
+    def pin(self, containers: list[int]) -> None:
         with self.lock:
             self.pins.update(containers)
+            if self.recent is not None:
+                self.recent.update(containers)
 
-    def unpin(self, containers: Iterator[int] | list[int]) -> None:
+    def unpin(self, containers: list[int]) -> None:
         with self.lock:
             self.pins.subtract(containers)
             self.pins = +self.pins
@@ -138,48 +131,28 @@ class _Shared:
             while self.row_bytes > _CACHED_BYTES:
                 self.row_bytes -= len(self.rows.pop(next(iter(self.rows))))
 
-    def pack_fd(self, container: int) -> int:
-        with self.lock:
-            fd = self.packs.get(container)
-            if fd is None:
-                if len(self.packs) >= 128:
-                    os.close(self.packs.pop(next(iter(self.packs))))
-                try:
-                    fd = self.packs[container] = system.open_file(self.path(container), os.O_RDONLY)
-                except FileNotFoundError as err:
-                    raise StoreError(f"{self.path(container)} is missing; run `pachd fsck` on its folder") from err
-            return os.dup(fd)  # so that nobody closes it under a reader
-
     def forget(self, containers: list[int]) -> None:
-        """Drop what is known of collected containers, and remove the packs of those collected the time before."""
+        """Drop what is known of collected containers, and their packs."""
         with self.lock:
-            for container in self.doomed:
-                system.remove(self.path(container))
-            self.doomed = list(containers)
             for container in containers:
                 self.row_bytes -= len(self.rows.pop(container, b""))
-                fd = self.packs.pop(container, None)
-                if fd is not None:
-                    os.close(fd)
+        self.packs.remove(containers)
 
     def close(self) -> None:
-        with self.lock:
-            for fd in self.packs.values():
-                os.close(fd)
-            self.packs.clear()
+        self.packs.close()
 
 
 _making = threading.Lock()
 
 
-def shared(store: Store) -> _Shared:
+def shared(store: Store) -> Shared:
     """The store's shared state of contents; made at first use."""
     found = store.shared.get("contents")
     if found is None:
         with _making:
             found = store.shared.get("contents")
             if found is None:
-                found = store.shared["contents"] = _Shared(store)
+                found = store.shared["contents"] = Shared(store)
     return found
 
 
@@ -216,16 +189,7 @@ def read(txn: Snapshot, refs: tuple[int, ...], offset: int = 0, size: int | None
             for at in range(start, start + length, _READ):
                 yield data[at : min(at + _READ, start + length)]
             continue
-        fd = shared(txn.store).pack_fd(container)
-        try:
-            while length:
-                piece = system.read_at(fd, min(length, _READ), start)
-                if not piece:
-                    raise StoreError(f"pack {container:x} is too short; run `pachd fsck` on its folder")
-                yield piece
-                start, length = start + len(piece), length - len(piece)
-        finally:
-            os.close(fd)
+        yield from shared(txn.store).packs.read(container, start, length)
 
 
 def read_all(txn: Snapshot, refs: tuple[int, ...]) -> bytes:
@@ -250,7 +214,7 @@ class ContentWriter:
         self._open_id = 0
         self._rows: list[tuple[int, bytes]] = []
         self._in_memory = 0
-        self._packs: list[list[int]] = []  # [container, fd, size]
+        self._pack: PackWriter | None = None
         self._pinned: list[int] = []
         self._txn: Txn | None = None
 
@@ -264,7 +228,7 @@ class ContentWriter:
         """Keep these bytes; returns the references to them. Raises OSError when the disk does not take them."""
         if not data:
             return ()
-        if self._packs or self._in_memory + len(data) > MEMORY_LIMIT:
+        if self._pack or self._in_memory + len(data) > MEMORY_LIMIT:
             return self._add_to_pack(data)
         if len(self._open) + len(data) > ROW_LIMIT and self._open:
             self._close_row()
@@ -281,26 +245,17 @@ class ContentWriter:
             self._open = bytearray()
 
     def _add_to_pack(self, data: bytes) -> tuple[int, ...]:
-        if not self._packs:
-            container = self._new_id()
-            fd = system.open_file(self._shared.path(container), os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-            self._packs.append([container, fd, 0])
-        pack = self._packs[-1]
-        at = pack[2]
-        system.write_all(pack[1], data)
-        pack[2] += len(data)
-        return pack[0], at, len(data)
+        if self._pack is None:
+            self._pack = self._shared.packs.create(self._new_id())
+        at = self._pack.size
+        self._pack.write(data)
+        return self._pack.container, at, len(data)
 
     def seal(self) -> None:
-        """Make the packs durable. Call it before the transaction, whose time it would take."""
+        """Make the pack durable. Call it before the transaction, whose time it would take."""
         self._close_row()
-        for pack in self._packs:
-            if pack[1] >= 0:
-                system.fsync(pack[1])
-                os.close(pack[1])
-                pack[1] = -1
-        if self._packs:
-            system.fsync_dir(self._shared.folder)
+        if self._pack:
+            self._pack.seal()
 
     def flush(self, txn: Txn) -> None:
         """Make the bytes part of the transaction; the writer takes no more. They are kept if it commits."""
@@ -308,25 +263,26 @@ class ContentWriter:
         txn.db.executemany(
             "INSERT INTO container VALUES (?,?,?)", [(container, len(data), data) for container, data in self._rows]
         )
-        txn.db.executemany("INSERT INTO container VALUES (?,?,NULL)", [(pack[0], pack[2]) for pack in self._packs])
+        if self._pack:
+            txn.db.execute("INSERT INTO container VALUES (?,?,NULL)", (self._pack.container, self._pack.size))
+            self._pack.record(txn)
         self._txn = txn
         txn.after_commit(self._committed)
 
     def _committed(self) -> None:
-        self._packs.clear()
+        if self._pack:
+            self._pack.kept()
+            self._pack = None
         self.close()
 
     def close(self) -> None:
-        """Let go of everything; packs that did not become part of a committed transaction are removed. Twice is no
+        """Let go of everything; a pack that did not become part of a committed transaction is removed. Twice is no
         error."""
-        for container, fd, _size in self._packs:
-            if fd >= 0:
-                os.close(fd)
-            # After a failed COMMIT the database may still have it: then the next start decides, when it looks for
-            # packs without rows.
-            if self._txn is None or not self._txn.committing:
-                system.remove(self._shared.path(container))
-        self._packs.clear()
+        # After a failed COMMIT the database may still have it: then the next start decides, when it looks for packs
+        # without rows.
+        if self._pack and (self._txn is None or not self._txn.committing):
+            self._pack.abort()
+        self._pack = None
         self._rows.clear()
         self._open = bytearray()
         self._shared.unpin(self._pinned)

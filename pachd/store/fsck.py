@@ -1,6 +1,5 @@
 """Checking that the store holds what its trees say: pages, their sums, contents and, if asked, every byte."""
 
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -27,14 +26,12 @@ class Fsck:
 
     def packs(self) -> Iterator[str]:
         """Packs that are missing or shorter than they should be."""
-        folder = contents.shared(self._txn.store)
+        packs = contents.shared(self._txn.store).packs
         for container, size in self._txn.db.execute("SELECT id, size FROM container WHERE data IS NULL"):
-            try:
-                found = os.stat(folder.path(container)).st_size
-            except FileNotFoundError:
-                yield f"pack {container:x} is missing: {folder.path(container)}"
-                continue
-            if found < size:
+            found = packs.size(container)
+            if found is None:
+                yield f"pack {container:x} is missing: {packs.path(container)}"
+            elif found < size:
                 yield f"pack {container:x} has {found} bytes instead of {size}"
 
     def tree(self, root: bytes | None) -> Iterator[str]:
@@ -61,7 +58,7 @@ class Fsck:
             return
         if level == 0:
             for entry in entries:
-                yield from self._file(entry)
+                yield from self.file(entry)
         else:
             for child in entries:
                 yield from self._page(child[2])
@@ -70,7 +67,8 @@ class Fsck:
                     yield f"{name} has a wrong sum for its page {child[2].hex()}"
         self._done[page_id] = summary(page_id, level, entries)
 
-    def _file(self, entry: Any) -> Iterator[str]:
+    def file(self, entry: Any) -> Iterator[str]:
+        """What is wrong with a file (an entry of a leaf)."""
         key, size, digest, refs, blocks = entry
         path = key.replace("\0", " of datum ")
         if sum(refs[2::3]) != size:

@@ -1,87 +1,212 @@
-"""Collecting pages and contents that nothing refers to any more.
+"""Collecting pages and contents that nothing refers to any more, beside everything that goes on.
 
-Most of the work is done beside the writer: a snapshot is searched for what its roots reach. Then, in one short
-transaction, what has become reachable since is added, and of the rows that were there at the snapshot the others are
-deleted. Packs of collected containers stay on the disk until the next collection, or the next start, because a reader
-of an old snapshot may still be in them.
+A snapshot is searched for what its roots reach; of the rows in it the others are deleted, in short transactions. What
+is dead at the snapshot stays dead, but for three things, and each is kept out:
+
+- a stream under way has *pinned* containers: whatever was pinned at any time since the collection began stays;
+- a transaction may write a page anew that was dead: pages written since the collection began stay;
+- a reader that began before the snapshot may still see, and copy, what is dead in it: nothing is deleted before the
+  last of those readers has ended. For that reason no reader ever finds a pack gone.
+
+Packs that are partly dead give their dead parts back to the file system (`pachd.store.packs`).
 """
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
 
-from pachd.store import contents
-from pachd.store.pages import Pages
-from pachd.store.store import Snapshot, Store
+import msgpack  # type: ignore[import-untyped]
+
+from pachd.store import contents, pages, system
+from pachd.store.store import Snapshot, Store, StoreError
+
+_SHORT, _LONG = 0.004, 0.012  # seconds a transaction may take: below, the next one does more; above, less
+_FIRST_BATCH, _LARGEST_BATCH = 32, 2000  # rows
+_BATCH_BYTES = 4 << 20
+_POLL = 0.05  # seconds
+
+K = TypeVar("K", int, bytes)
 
 
 class Collected(NamedTuple):
-    """How much was collected; false if nothing."""
+    """How much was collected; false if nothing. `bytes`: of whole containers; `punched`: given back inside packs."""
 
     pages: int
     containers: int
     bytes: int
+    punched: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.pages or self.containers)
+        return bool(self.pages or self.containers or self.punched)
 
 
 class Roots(NamedTuple):
-    """What is in use: trees by their roots, and containers that no tree refers to yet."""
+    """What is in use: trees by their roots, and the references of contents that no tree has yet."""
 
     trees: set[bytes]
-    containers: set[int]
+    refs: Iterable[tuple[int, ...]]
 
 
-def collect(store: Store, roots: Callable[[Snapshot], Roots]) -> Collected:
-    """Delete every page and container that no root reaches. `roots(txn)` says what is in use as that transaction sees
-    it."""
-    pages: set[bytes] = set()
-    used: set[int] = set()
-    with store.read() as snapshot:
-        _mark(snapshot, roots(snapshot), pages, used)
-        old_pages = [r[0] for r in snapshot.db.execute("SELECT id FROM page") if r[0] not in pages]
-        old_containers = [r[0] for r in snapshot.db.execute("SELECT id FROM container") if r[0] not in used]
-    state = contents.shared(store)
-    with store.write() as txn:
-        _mark(txn, roots(txn), pages, used)
-        with state.lock:
-            pinned = set(state.pins)
-        dead_pages = [(page,) for page in old_pages if page not in pages]
-        dead = [container for container in old_containers if container not in used and container not in pinned]
-        freed = 0
-        for container in dead:
-            freed += txn.db.execute("SELECT size FROM container WHERE id=?", (container,)).fetchone()[0]
-        txn.db.executemany("DELETE FROM page WHERE id=?", dead_pages)
-        txn.db.executemany("DELETE FROM container WHERE id=?", [(container,) for container in dead])
-        txn.after_commit(lambda: state.forget(dead))
-    return Collected(len(dead_pages), len(dead), freed)
+class Stopped(Exception):
+    """The collection was told to stop; what it has done so far is whole."""
 
 
-def _mark(txn: Snapshot, roots: Roots, pages: set[bytes], used: set[int]) -> None:
-    """Add what the roots reach; what is in `pages` already has been searched."""
-    used |= roots.containers
-    source = Pages(txn)
-    todo = [root for root in roots.trees if root not in pages]
+class Pace:
+    """How a collection shares the machine.
+
+    :param share: the part of the time that it may work, above 0 and at most 1.
+    :param stop: when set, the collection ends with Stopped.
+    :param patience: seconds to wait for readers that began before it.
+    """
+
+    def __init__(self, share: float = 1.0, stop: threading.Event | None = None, patience: float = 600.0) -> None:
+        self.patience = patience
+        self._share = share
+        self._stop = stop or threading.Event()
+        self._since = system.monotonic()
+
+    def breathe(self) -> None:
+        """Called after every small piece of work: sleeps, if it is time to. Raises Stopped."""
+        worked = system.monotonic() - self._since
+        if self._share < 1 and worked >= 0.002:
+            self._stop.wait(worked * (1 / self._share - 1))
+            self._since = system.monotonic()
+        if self._stop.is_set():
+            raise Stopped
+
+    def wait(self, seconds: float) -> None:
+        """Sleep. Raises Stopped."""
+        if self._stop.wait(seconds):
+            raise Stopped
+        self._since = system.monotonic()
+
+
+class _Marked:
+    """What a snapshot reaches: pages, containers, and of packs which parts."""
+
+    def __init__(self, packs: set[int]) -> None:
+        self.pages: set[bytes] = set()
+        self.containers: set[int] = set()
+        self.packs = packs
+        self.parts: dict[int, list[tuple[int, int]]] = {}
+
+    def refs(self, refs: tuple[int, ...]) -> None:
+        self.containers.update(refs[::3])
+        for i in range(0, len(refs), 3):
+            if refs[i] in self.packs:
+                parts = self.parts.setdefault(refs[i], [])
+                if parts and parts[-1][1] == refs[i + 1]:
+                    parts[-1] = (parts[-1][0], refs[i + 1] + refs[i + 2])
+                else:
+                    parts.append((refs[i + 1], refs[i + 1] + refs[i + 2]))
+
+
+def collect(
+    store: Store, roots: Callable[[Snapshot], Roots], prepare: Callable[[Store], object], pace: Pace | None = None
+) -> Collected:
+    """Delete every page and container that no root reaches.
+
+    :param roots: says what is in use as a snapshot sees it.
+    :param prepare: called first; must run at least one writing transaction (it drops what has expired).
+    :returns: what was deleted; nothing if readers from before did not end within the pace's patience.
+    :raises Stopped: the pace's event was set.
+    """
+    pace = pace or Pace()
+    state, cache = contents.shared(store), pages.shared(store)
+    with state.collecting, _watching(state, cache) as (pinned, written):
+        # A transaction that wrote pages before anybody watched has ended before this one begins.
+        prepare(store)
+        with store.read() as snapshot:
+            sizes: dict[int, int] = dict(snapshot.db.execute("SELECT id, size FROM container").fetchall())
+            packs = {r[0] for r in snapshot.db.execute("SELECT id FROM container WHERE data IS NULL")}
+            marked = _Marked(packs)
+            _mark(snapshot, roots(snapshot), marked, pace)
+            dead_pages = [r[0] for r in snapshot.db.execute("SELECT id FROM page") if r[0] not in marked.pages]
+        dead = [container for container in sizes if container not in marked.containers]
+        before = store.open_snapshots()
+        waited = 0.0
+        while (dead or dead_pages or marked.parts) and before & store.open_snapshots():
+            if waited >= pace.patience:
+                return Collected(0, 0, 0)
+            pace.wait(_POLL)
+            waited += _POLL
+        done = _delete(store, "page", dead_pages, lambda page: 8192, written, pace)
+        gone = _delete(
+            store, "container", dead, lambda c: sizes[c] if c not in packs else 0, pinned, pace, state.forget
+        )
+        punched = 0
+        for pack, parts in marked.parts.items():
+            if pack not in pinned:
+                punched += state.packs.keep_only(pack, sizes[pack], parts)
+                pace.breathe()
+    return Collected(len(done), len(gone), sum(sizes[container] for container in gone), punched)
+
+
+@contextmanager
+def _watching(state: "contents.Shared", cache: "pages.Cache") -> Iterator[tuple[set[int], set[bytes]]]:
+    """(the containers pinned, the pages written) from now on, growing while the collection runs."""
+    with state.lock:
+        pinned = state.recent = set(state.pins)
+    written = cache.written = set()
+    try:
+        yield pinned, written
+    finally:
+        state.recent = cache.written = None
+
+
+def _mark(txn: Snapshot, roots: Roots, marked: _Marked, pace: Pace) -> None:
+    for refs in roots.refs:
+        marked.refs(refs)
+        pace.breathe()
+    todo = [root for root in roots.trees if root not in marked.pages]
     while todo:
         page_id = todo.pop()
-        if page_id in pages:
+        if page_id in marked.pages:
             continue
-        pages.add(page_id)
-        level, entries = source.get(page_id)
+        marked.pages.add(page_id)
+        # Not through the cache: it would lose what the readers need.
+        row = txn.db.execute("SELECT data FROM page WHERE id=?", (page_id,)).fetchone()
+        if row is None:
+            raise StoreError(f"page {page_id.hex()} is missing from the store; run `pachd fsck` on its folder")
+        level, entries = msgpack.unpackb(row[0], use_list=False)
         if level:
-            todo += [child[2] for child in entries if child[2] not in pages]
+            todo += [child[2] for child in entries if child[2] not in marked.pages]
         else:
             for entry in entries:
-                used.update(entry[3][::3])
+                marked.refs(entry[3])
+        pace.breathe()
 
 
-def containers_in(ops: Iterable[tuple[object, ...]]) -> set[int]:
-    """The containers that packed operations (`pachd.pfs.changes`) refer to: the references are the fifth field of an
-    addition."""
-    found: set[int] = set()
-    for op in ops:
-        if op[0] == 0:
-            refs = op[4]
-            assert isinstance(refs, tuple)
-            found.update(refs[::3])
-    return found
+def _delete(
+    store: Store,
+    table: str,
+    keys: list[K],
+    weight: Callable[[K], int],
+    kept: set[K],
+    pace: Pace,
+    after: Callable[[list[K]], object] = lambda keys: None,
+) -> list[K]:
+    """Delete rows by their ID but for those in `kept`, a few at a time; returns which."""
+    gone: list[K] = []
+    at, count = 0, _FIRST_BATCH
+    while at < len(keys):
+        batch: list[K] = []
+        weighed = 0
+        while at < len(keys) and len(batch) < count and weighed < _BATCH_BYTES:
+            batch.append(keys[at])
+            weighed += weight(keys[at])
+            at += 1
+        with store.write(quiet=True) as txn:
+            began = system.monotonic()
+            batch = [key for key in batch if key not in kept]
+            txn.db.executemany(f"DELETE FROM {table} WHERE id=?", [(key,) for key in batch])
+        took = system.monotonic() - began
+        if took < _SHORT:
+            count = min(count * 2, _LARGEST_BATCH)
+        elif took > _LONG:
+            count = max(count // 2, 1)
+        after(batch)
+        gone += batch
+        pace.breathe()
+    return gone

@@ -21,9 +21,12 @@ Page = tuple[int, tuple[Any, ...]]
 """(level, entries): level 0 is a leaf; see `pachd.store.tree` for the entries."""
 
 
-class _Cache:
+class Cache:
+    """What all transactions of a store share: pages read recently, and those written while a collection runs."""
+
     def __init__(self) -> None:
         self.pages: dict[bytes, Page] = {}
+        self.written: set[bytes] | None = None
         self.lock = threading.Lock()
 
     def add(self, page_id: bytes, page: Page) -> None:
@@ -34,10 +37,11 @@ class _Cache:
             self.pages[page_id] = page
 
 
-def _cache(store: Store) -> _Cache:
+def shared(store: Store) -> Cache:
+    """The store's cache of pages; made at first use."""
     cache = store.shared.get("pages")
     if cache is None:
-        cache = store.shared.setdefault("pages", _Cache())
+        cache = store.shared.setdefault("pages", Cache())
     return cache  # type: ignore[no-any-return]
 
 
@@ -48,7 +52,7 @@ class Pages:
         """`base`: start with another object's new pages, without changing that object."""
         self.new: dict[bytes, Page] = dict(base.new) if base else {}
         self._db: sqlite3.Connection = txn.db
-        self._cache = _cache(txn.store)
+        self._cache = shared(txn.store)
 
     def get(self, page_id: bytes) -> Page:
         """The page of this ID. Raises StoreError if the database does not have it (a damaged store)."""
@@ -82,6 +86,9 @@ class Pages:
             reached[page_id] = pack(level, entries)
             if level:
                 todo += [entry[2] for entry in entries]
+        written = self._cache.written
+        if written is not None:  # a collection may be about to delete the same pages
+            written.update(reached)
         self._db.executemany("INSERT OR IGNORE INTO page VALUES (?,?)", sorted(reached.items()))
         self.new.clear()
 

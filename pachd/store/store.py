@@ -120,6 +120,8 @@ class Store:
         self._write_owner: int | None = None
         self._last_now = 0
         self._readers: list[sqlite3.Connection] = []
+        self._snapshots = 0
+        self._open_snapshots: set[int] = set()
         self._mutex = threading.Lock()
         self._subscribers: list[Callable[[], object]] = []
 
@@ -192,9 +194,10 @@ class Store:
             os.close(self._lock_fd)
 
     @contextmanager
-    def write(self) -> Iterator[Txn]:
+    def write(self, quiet: bool = False) -> Iterator[Txn]:
         """`with store.write() as txn:` — the single writer; durable when the block ends, undone by an exception.
 
+        quiet: subscribers are not told, as nothing changes that anybody can see.
         Raises RuntimeError when the same thread already writes, StoreError when the store is closed.
         """
         me = threading.get_ident()
@@ -217,10 +220,10 @@ class Store:
                     if db.in_transaction:
                         db.execute("ROLLBACK")
                     raise
-                self.version += 1
+                self.version += not quiet
             finally:
                 self._write_owner = None
-        for call in (*txn._after, *self._subscribers):
+        for call in txn._after if quiet else (*txn._after, *self._subscribers):
             try:
                 call()
             except Exception:  # the write has happened: it must not look as if it failed
@@ -233,23 +236,35 @@ class Store:
             if self._writer is None:
                 raise StoreError(f"the store in {self.path} is closed")
             db = self._readers.pop() if self._readers else None
-        if db is None:
-            db = _connect(os.path.join(self.path, _DATABASE))
-            db.execute("PRAGMA query_only=ON")
+            self._snapshots += 1
+            number = self._snapshots
+            self._open_snapshots.add(number)
         try:
+            if db is None:
+                db = _connect(os.path.join(self.path, _DATABASE))
+                db.execute("PRAGMA query_only=ON")
             db.execute("BEGIN")
             db.execute("SELECT 1 FROM meta LIMIT 1").fetchone()  # BEGIN alone is lazy: this takes the snapshot now
             yield Snapshot(self, db)
         except BaseException:
-            _end(db)
-            db.close()
+            if db is not None:
+                _end(db)
+                db.close()
             raise
+        finally:
+            with self._mutex:
+                self._open_snapshots.discard(number)
         _end(db)
         with self._mutex:
             if self._writer is not None and len(self._readers) < _IDLE_READERS:
                 self._readers.append(db)
                 return
         db.close()
+
+    def open_snapshots(self) -> frozenset[int]:
+        """The numbers of the snapshots that are open now. Each snapshot has a number of its own."""
+        with self._mutex:
+            return frozenset(self._open_snapshots)
 
     def subscribe(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call `callback()` after every committed write, in the writer's thread (be quick). Returns how to stop it."""

@@ -5,9 +5,12 @@ of them fail or repeat. Replace a function on the module (`monkeypatch.setattr(s
 say `system.name(...)`.
 """
 
+import ctypes
 import os
 import time
 import uuid
+
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2  # linux/falloc.h
 
 
 def now_ns() -> int:
@@ -50,6 +53,30 @@ def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
 def read_at(fd: int, size: int, offset: int) -> bytes:
     """`os.pread`: up to `size` bytes from `offset`."""
     return os.pread(fd, size, offset)
+
+
+def write_at(fd: int, data: bytes, offset: int) -> None:
+    """Write every byte of `data` at `offset`."""
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(fd, view, offset)
+        view, offset = view[count:], offset + count
+
+
+def truncate(fd: int, size: int) -> None:
+    """`os.ftruncate`: give a file this size."""
+    os.ftruncate(fd, size)
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Give the space of a part of a file back; it reads as zeros then, and the file keeps its size.
+
+    Raises OSError, EOPNOTSUPP where the file system cannot.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.fallocate(fd, _KEEP_SIZE | _PUNCH_HOLE, ctypes.c_int64(offset), ctypes.c_int64(length)):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def fsync(fd: int) -> None:
