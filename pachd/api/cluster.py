@@ -1,9 +1,9 @@
-"""Who this server is: admin_v2, versionpb_v2 and enterprise_v2."""
+"""Who this server is: admin_v2, versionpb_v2, enterprise_v2 and license_v2."""
 
 import platform
 
 from pachd.api.service import Call, Service
-from pachd.proto import admin_pb2, enterprise_pb2, version_pb2
+from pachd.proto import admin_pb2, enterprise_pb2, license_pb2, version_pb2
 
 # The version of Pachyderm whose API is served: clients compare it with their own.
 MAJOR, MINOR, MICRO = 2, 12, 2
@@ -82,4 +82,14 @@ class Enterprise(Service):
         await call.reply(enterprise_pb2.PauseStatusResponse(status=enterprise_pb2.PauseStatusResponse.UNPAUSED))
 
 
-SERVICES = [Admin, Version, Enterprise]
+class License(Service):
+    """No licence is needed and none is kept."""
+
+    name = "license_v2.API"
+
+    async def DeleteAll(self, call: Call) -> None:
+        await call.request()
+        await call.reply(license_pb2.DeleteAllResponse())
+
+
+SERVICES = [Admin, Version, Enterprise, License]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from pachd.api.guard import Guard, sign
 from pachd.pfs import writing
 from pachd.store import Snapshot, Store, Txn
 
@@ -26,6 +27,7 @@ class Context:
         self.store = store
         self.deployment_id = deployment_id
         self.engine = engine
+        self.guard = Guard(store)
         self._loop = asyncio.get_running_loop()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
@@ -51,8 +53,11 @@ class Context:
     async def write(self, fn: Callable[[Txn], T]) -> T:
         """Run `fn(txn)` in the writer thread; what it wrote is durable when this returns, or undone if it raised."""
 
+        state = sign()
+
         def run() -> T:
             with writing(self.store) as txn:
+                txn.state.update(state)
                 return fn(txn)
 
         return await self._loop.run_in_executor(self._writer, run)

@@ -92,10 +92,12 @@ class Ingest:
         if self._with_commit and self.commit is None:
             if kind != "set_commit":
                 raise PachError("first message must be a commit")
+            self._call.authorize_now(request)
             self.commit = normal_commit(request.set_commit)
         elif kind == "delete_file":
             self.modification.delete(request.delete_file.path, request.delete_file.datum)
         elif kind == "copy_file":
+            self._call.authorize_now(request)
             self._copy(request.copy_file)
         elif kind == "set_commit":
             raise PachError("cannot set commit")

@@ -9,9 +9,12 @@ from pachd.api.filesets import FileSets
 from pachd.api.keys import project_name, repo_key, required_branch, required_repo
 from pachd.api.service import Call, Service, read, write
 from pachd.api.strip import strip_branch
+from pachd.auth import activation
+from pachd.auth.resources import repo_resource
 from pachd.errors import InvalidArgument, PachError
 from pachd.pfs import branches, collect, projects, refs, repos, transactions
 from pachd.proto import pfs_pb2
+from pachd.proto.auth_pb2 import Permission as P
 from pachd.store import Snapshot, Txn
 
 
@@ -93,7 +96,9 @@ class Repos:
     def DeleteRepos(self, txn: Txn, request: pfs_pb2.DeleteReposRequest, call: Call) -> Any:
         response = pfs_pb2.DeleteReposResponse()
         names = None if request.all else {project_name(p) for p in request.projects}
-        response.repos.extend(repos.delete_repos(txn, names, request.force))
+        access = call.access
+        may = bool if access is None else lambda repo: access.may(txn, repo_resource(repo), P.REPO_DELETE)
+        response.repos.extend(repos.delete_repos(txn, names, request.force, may))
         return response
 
 
@@ -142,6 +147,10 @@ class Branches:
 
 class Whole:
     """DeleteAll, Fsck and ListTask, which are about everything."""
+
+    @write()
+    def ActivateAuth(self, txn: Txn, request: pfs_pb2.ActivateAuthRequest, call: Call) -> None:
+        activation.activate_repos(txn)
 
     async def ListTask(self, call: Call) -> None:
         """Answer with no tasks: one process has none to distribute."""

@@ -22,7 +22,7 @@ from pachd.store import Store
 # Modules with a list SERVICES of Service classes.
 MODULES = (
     "pachd.api.cluster",
-    "pachd.api.access",
+    "pachd.api.auth",
     "pachd.api.debug",
     "pachd.api.pfs",
     "pachd.api.filesets",

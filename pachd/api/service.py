@@ -31,6 +31,7 @@ from grpclib.server import Stream
 from pachd import wire
 from pachd.api.context import Context
 from pachd.api.errors import to_grpc
+from pachd.api.guard import Denied, Pass
 from pachd.api.validate import validate
 from pachd.errors import PachError
 from pachd.proto import pfs_pb2
@@ -93,6 +94,7 @@ class Call:
         self.reply_type = message_factory.GetMessageClass(method.output_type)
         self._streams = method.client_streaming or method.server_streaming
         self._stream = stream
+        self.access: Pass | None = None  # while access control is active
         self._receiver = wire.Receiver(stream._stream, gunzip=True)
         self._replied = False
 
@@ -100,6 +102,11 @@ class Call:
     def transaction(self) -> str:
         """ID of the transaction that this call belongs to, or "". Clients really send an empty one."""
         return self.metadata.get("pach-transaction", "")
+
+    @property
+    def principal(self) -> str:
+        """Who calls; "" while access control is off."""
+        return self.access.principal if self.access is not None else ""
 
     @property
     def old_client(self) -> bool:
@@ -110,9 +117,29 @@ class Call:
         """Return the one request of a unary call; a call without any is one with an empty message.
 
         :raises GRPCError: the bytes are no such message, or a required field is missing.
+        :raises PachError: the caller may not make this request.
         """
         batch = await self._receiver.batch()
-        return self.parse(batch[0] if batch else b"")
+        request = self.parse(batch[0] if batch else b"")
+        if not self.transaction:  # the requests of a transaction are checked when they are executed
+            await self.authorize(request)
+        return request
+
+    async def authorize(self, request: Any) -> None:
+        """Raise an error if the caller may not make this request; unary requests have been asked about already."""
+        access = self.access
+        if access is not None:
+            await self.context.read(lambda snapshot: access.check(snapshot, request))
+
+    def authorize_now(self, request: Any) -> None:
+        """The same in a thread of the core."""
+        if self.access is not None:
+            with self.context.store.read() as snapshot:
+                self.access.check(snapshot, request)
+
+    def shown(self, snapshot: Snapshot, request: Any, reply: Any) -> Any:
+        """Return a reply, or an iterator of replies, as the caller may see it."""
+        return reply if self.access is None else self.access.show(snapshot, request, reply)
 
     def parse(self, data: bytes) -> Any:
         """Return a request from its bytes; errors as for `request`."""
@@ -207,12 +234,15 @@ class Service:
         async def handle(stream: "Stream[Any, Any]") -> None:
             call = Call(context, stream, method)
             try:
+                call.access = await context.guard.admit(call)
                 if isinstance(implementation, Read):
                     await self._read(call, implementation, method.server_streaming)
                 elif isinstance(implementation, Write):
                     await self._write(call, implementation, method.server_streaming)
                 else:
                     await implementation(call)
+            except Denied as denied:
+                await call.reply(denied.reply)
             except (TimeoutError, StreamTerminatedError):
                 raise  # the client is gone, or its deadline is over: grpclib's own
             except Exception as error:
@@ -223,9 +253,11 @@ class Service:
     async def _read(self, call: Call, implementation: Read, streams: bool) -> None:
         request = await call.request()
         if not streams:
-            await call.reply(await self.context.read(lambda s: implementation.fn(self, s, request, call)))
+            await call.reply(
+                await self.context.read(lambda s: call.shown(s, request, implementation.fn(self, s, request, call)))
+            )
             return
-        await call.send_all(lambda s: implementation.fn(self, s, request, call))
+        await call.send_all(lambda s: call.shown(s, request, implementation.fn(self, s, request, call)))
 
     async def _write(self, call: Call, implementation: Write, streams: bool) -> None:
         request = await call.request()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+from pachd.auth import owners
 from pachd.errors import NotFound, PachError
 from pachd.pfs import filesets, propagate, refs, triggers
 from pachd.proto import pfs_pb2
@@ -161,6 +162,7 @@ def commit_info(txn: Snapshot, row: refs.CommitRow) -> pfs_pb2.CommitInfo:
         started=refs.timestamp(row.started),
         error=row.error,
         metadata=refs.metadata(row.metadata),
+        created_by=owners.commit_author(txn, row.pk),
         created_at=refs.timestamp(row.started),
         updated_at=refs.timestamp(row.updated),
     )

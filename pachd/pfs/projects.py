@@ -1,5 +1,6 @@
 """Projects: a name space of repos."""
 
+from pachd.auth import owners
 from pachd.errors import AlreadyExists, FailedPrecondition, NotFound, PachError
 from pachd.pfs import refs, repos
 from pachd.proto import pfs_pb2
@@ -33,6 +34,7 @@ def create_project(txn: Txn, name: str, description: str = "", update: bool = Fa
     if update:
         raise NotFound(f'project "{name}" not found')
     txn.db.execute("INSERT INTO projects (name, description, created) VALUES (?,?,?)", (name, description, txn.now))
+    owners.project_created(txn, name)
 
 
 def require(txn: Snapshot, name: str) -> None:
@@ -41,8 +43,9 @@ def require(txn: Snapshot, name: str) -> None:
         raise NotFound(f'project "{name}" not found')
 
 
-def _info(row: dict[str, str | int]) -> pfs_pb2.ProjectInfo:
+def _info(txn: Snapshot, row: dict[str, str | int]) -> pfs_pb2.ProjectInfo:
     return pfs_pb2.ProjectInfo(
+        created_by=owners.project_author(txn, str(row["name"])),
         project=pfs_pb2.Project(name=str(row["name"])),
         description=str(row["description"]),
         created_at=refs.timestamp(int(row["created"])),
@@ -58,12 +61,12 @@ def inspect_project(txn: Snapshot, name: str) -> pfs_pb2.ProjectInfo:
             f'could not inspect project "{name}": error getting project "{name}": get project by name: '
             f'project "{name}" not found'
         )
-    return _info(row)
+    return _info(txn, row)
 
 
 def list_projects(txn: Snapshot) -> list[pfs_pb2.ProjectInfo]:
     """Return all projects, oldest first."""
-    return [_info(row) for row in txn.db.execute("SELECT * FROM projects ORDER BY created, name").fetchall()]
+    return [_info(txn, row) for row in txn.db.execute("SELECT * FROM projects ORDER BY created, name").fetchall()]
 
 
 def delete_project(txn: Txn, name: str, force: bool = False) -> None:
@@ -79,5 +82,7 @@ def delete_project(txn: Txn, name: str, force: bool = False) -> None:
     for row in found:
         repos.drop(txn, Repo(name, row["name"], row["type"]))
     txn.db.execute("DELETE FROM projects WHERE name=?", (name,))
+    owners.project_deleted(txn, name)
     if name == DEFAULT:
         ensure_default(txn)
+        owners.project_created(txn, name)

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from pachd.auth import owners
 from pachd.errors import AlreadyExists
 from pachd.pfs import refs
 from pachd.proto import pfs_pb2
@@ -77,6 +78,7 @@ def make_commit(
         (repo_pk, id, branch, parent_pk, origin, state, description, txn.now, now, now, txn.now, size),
     )
     assert cursor.lastrowid is not None
+    owners.commit_created(txn, cursor.lastrowid)
     return cursor.lastrowid
 
 

@@ -1,8 +1,9 @@
 """Repos: user repos, and the spec and meta repos that belong to a pipeline's."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
+from pachd.auth import owners
 from pachd.errors import AlreadyExists, NotFound, PachError
 from pachd.pfs import branches, refs
 from pachd.proto import pfs_pb2
@@ -28,6 +29,7 @@ def create_repo(txn: Txn, repo: Repo, description: str = "", update: bool = Fals
             "INSERT INTO repos (project, name, type, description, created) VALUES (?,?,?,?,?)",
             (*repo, description, txn.now),
         )
+        owners.repo_created(txn, repo)
         return
     if not update:
         raise AlreadyExists(f"repo {repo} already exists")
@@ -105,13 +107,17 @@ def delete_repo(txn: Txn, repo: Repo, force: bool = False) -> bool:
     return True
 
 
-def delete_repos(txn: Txn, projects: Collection[str] | None, force: bool = False) -> list[pfs_pb2.Repo]:
-    """Delete the user repos of some projects (None: of all) that are no pipeline's; returns which."""
+def delete_repos(
+    txn: Txn, projects: Collection[str] | None, force: bool = False, may: Callable[[Repo], bool] = bool
+) -> list[pfs_pb2.Repo]:
+    """Delete the user repos of some projects (None: of all) that are no pipeline's and that one may; returns which."""
     done = []
     rows = txn.db.execute("SELECT project, name FROM repos WHERE type='user' ORDER BY pk DESC").fetchall()
     for row in rows:
         repo = Repo(row["project"], row["name"], "user")
-        if (projects is None or repo.project in projects) and not _exists(txn, repo._replace(type="spec")):
+        if projects is not None and repo.project not in projects:
+            continue
+        if may(repo) and not _exists(txn, repo._replace(type="spec")):
             delete_repo(txn, repo, force)
             done.append(refs.repo_pb(repo))
     return done
@@ -145,3 +151,4 @@ def drop(txn: Txn, repo: Repo) -> None:
     txn.db.execute("DELETE FROM branches WHERE repo_pk=?", (pk,))
     txn.db.execute("DELETE FROM commits WHERE repo_pk=?", (pk,))
     txn.db.execute("DELETE FROM repos WHERE pk=?", (pk,))
+    owners.repo_deleted(txn, repo)

@@ -168,5 +168,8 @@ def _one(txn: Txn, request: transaction_pb2.TransactionRequest) -> Response:
         executor = executors.get(field.name)
         if executor is None:
             raise PachError(f"a request of kind {field.name} cannot be part of a transaction")
+        authorize = txn.state.get("authorize")  # while access control is active: may the caller?
+        if authorize is not None and not authorize(txn, field.name, message):
+            return Response()
         return executor(txn, message) or Response()
     raise PachError("the request is empty")

@@ -13,7 +13,7 @@ from typing import Any
 
 from pachd.errors import AlreadyExists, NotFound, PachError
 from pachd.pfs import branches, commits, repos
-from pachd.pps import defaults, inputs, jobs, secrets, spec
+from pachd.pps import access, defaults, inputs, jobs, secrets, spec
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Txn, system
 from pachd.types import Branch, Commit, Repo
@@ -218,6 +218,7 @@ def _insert(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo) -> None:
     ).lastrowid
     txn.db.execute("INSERT INTO pps_versions VALUES (?,1,?,?,?)", (pk, commit, txn.now, stored.SerializeToString()))
     _prepare_inputs(txn, stored)
+    access.connect(txn, stored)
     _provenance(txn, stored, out, True)
 
 
@@ -231,6 +232,7 @@ def _update(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, old: sqlite3.Row)
         "INSERT INTO pps_versions VALUES (?,?,?,?,?)", (old["pk"], version, commit, txn.now, stored.SerializeToString())
     )
     _prepare_inputs(txn, stored)
+    access.connect(txn, stored)
     if not old["stopped"]:
         _provenance(txn, stored, out, True)
 
@@ -312,6 +314,7 @@ def delete_pipeline(
         ) from None
     out = Repo(row["project"], row["name"], "user")
     stored = pps_pb2.PipelineInfo.FromString(row["info"])
+    access.disconnect(txn, stored.pipeline)
     jobs.stop_all(txn, row["pk"], "pipeline deleted")
     txn.db.execute("DELETE FROM pps_pipelines WHERE pk=?", (row["pk"],))
     _provenance(txn, stored, out, False)

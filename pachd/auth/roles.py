@@ -1,0 +1,113 @@
+"""Roles: named sets of permissions, as Pachyderm 2.12 defines them."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from pachd.errors import PachError
+from pachd.proto import auth_pb2
+from pachd.proto.auth_pb2 import CLUSTER, JOB, PROJECT, REPO
+
+P = auth_pb2.Permission
+
+CLUSTER_ADMIN, PROJECT_OWNER, PROJECT_WRITER = "clusterAdmin", "projectOwner", "projectWriter"
+PROJECT_CREATOR, REPO_OWNER, REPO_WRITER, REPO_READER = "projectCreator", "repoOwner", "repoWriter", "repoReader"
+
+
+class Role(NamedTuple):
+    """A role. `bound_to`: the types of resource it may be given on; `returned_for`: those whose holders it is told."""
+
+    name: str
+    permissions: tuple[int, ...]
+    bound_to: tuple[int, ...]
+    returned_for: tuple[int, ...]
+
+
+def _all(*groups: Iterable[int]) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(permission for group in groups for permission in group))
+
+
+_ANYWHERE = (CLUSTER, PROJECT, REPO)
+_READ = (
+    P.REPO_READ, P.REPO_INSPECT_COMMIT, P.REPO_LIST_COMMIT, P.REPO_LIST_BRANCH, P.REPO_LIST_FILE, P.REPO_INSPECT_FILE,
+    P.REPO_ADD_PIPELINE_READER, P.REPO_REMOVE_PIPELINE_READER, P.PIPELINE_LIST_JOB,
+)  # fmt: skip
+_WRITE = _all(
+    _READ,
+    (P.REPO_WRITE, P.REPO_DELETE_COMMIT, P.REPO_CREATE_BRANCH, P.REPO_DELETE_BRANCH, P.REPO_ADD_PIPELINE_WRITER),
+)
+_OWN = _all(_WRITE, (P.REPO_MODIFY_BINDINGS, P.REPO_DELETE))
+_OIDC_APPS = (
+    P.CLUSTER_IDENTITY_DELETE_OIDC_CLIENT, P.CLUSTER_IDENTITY_CREATE_OIDC_CLIENT,
+    P.CLUSTER_IDENTITY_UPDATE_OIDC_CLIENT, P.CLUSTER_IDENTITY_LIST_OIDC_CLIENTS, P.CLUSTER_IDENTITY_GET_OIDC_CLIENT,
+)  # fmt: skip
+_IDPS = (
+    P.CLUSTER_IDENTITY_CREATE_IDP, P.CLUSTER_IDENTITY_UPDATE_IDP, P.CLUSTER_IDENTITY_LIST_IDPS,
+    P.CLUSTER_IDENTITY_GET_IDP, P.CLUSTER_IDENTITY_DELETE_IDP,
+)  # fmt: skip
+_IDENTITY = (P.CLUSTER_IDENTITY_SET_CONFIG, P.CLUSTER_IDENTITY_GET_CONFIG)
+_DEBUG = (P.CLUSTER_DEBUG_DUMP, P.CLUSTER_GET_PACHD_LOGS, P.CLUSTER_GET_LOKI_LOGS)
+_LOKI = (P.CLUSTER_GET_LOKI_LOGS,)
+_ROBOTS = (P.CLUSTER_AUTH_GET_ROBOT_TOKEN,)
+_LICENSE = (
+    P.CLUSTER_LICENSE_ACTIVATE, P.CLUSTER_LICENSE_GET_CODE, P.CLUSTER_LICENSE_ADD_CLUSTER,
+    P.CLUSTER_LICENSE_UPDATE_CLUSTER, P.CLUSTER_LICENSE_DELETE_CLUSTER, P.CLUSTER_LICENSE_LIST_CLUSTERS,
+)  # fmt: skip
+_SECRETS = (P.CLUSTER_CREATE_SECRET, P.CLUSTER_LIST_SECRETS, P.SECRET_INSPECT, P.SECRET_DELETE)
+_PACHD_LOGS = (P.CLUSTER_GET_PACHD_LOGS,)
+_VIEW_PROJECT = (P.PROJECT_LIST_REPO,)
+_WRITE_PROJECT = _all(_VIEW_PROJECT, (P.PROJECT_CREATE_REPO,))
+_OWN_PROJECT = _all(_OWN, _WRITE_PROJECT, (P.PROJECT_DELETE, P.PROJECT_MODIFY_BINDINGS, P.PROJECT_SET_DEFAULTS))
+_CREATE_PROJECTS = (P.PROJECT_CREATE,)
+_JOBS = (P.JOB_SKIP_CTX,)
+_REST = (
+    P.CLUSTER_MODIFY_BINDINGS, P.CLUSTER_GET_BINDINGS, P.CLUSTER_AUTH_ACTIVATE, P.CLUSTER_AUTH_DEACTIVATE,
+    P.CLUSTER_AUTH_GET_CONFIG, P.CLUSTER_AUTH_SET_CONFIG, P.CLUSTER_AUTH_MODIFY_GROUP_MEMBERS,
+    P.CLUSTER_AUTH_GET_GROUPS, P.CLUSTER_AUTH_GET_GROUP_USERS, P.CLUSTER_AUTH_EXTRACT_TOKENS,
+    P.CLUSTER_AUTH_RESTORE_TOKEN, P.CLUSTER_AUTH_ROTATE_ROOT_TOKEN, P.CLUSTER_AUTH_DELETE_EXPIRED_TOKENS,
+    P.CLUSTER_AUTH_GET_PERMISSIONS_FOR_PRINCIPAL, P.CLUSTER_AUTH_REVOKE_USER_TOKENS, P.CLUSTER_ENTERPRISE_ACTIVATE,
+    P.CLUSTER_ENTERPRISE_HEARTBEAT, P.CLUSTER_ENTERPRISE_GET_CODE, P.CLUSTER_ENTERPRISE_DEACTIVATE,
+    P.CLUSTER_DELETE_ALL, P.CLUSTER_ENTERPRISE_PAUSE, P.CLUSTER_SET_DEFAULTS, P.CLUSTER_EDIT_CLUSTER_METADATA,
+    P.CLUSTER_SNAPSHOTTER, P.CLUSTER_RESTART_PACHYDERM,
+)  # fmt: skip
+_EVERYTHING = _all(
+    _OWN, _OIDC_APPS, _IDPS, _IDENTITY, _DEBUG, _LOKI, _ROBOTS, _LICENSE, _SECRETS, _PACHD_LOGS, _OWN_PROJECT,
+    _CREATE_PROJECTS, _JOBS, _REST,
+)  # fmt: skip
+
+_ON_CLUSTER = (CLUSTER,)
+ROLES = {
+    role.name: role
+    for role in (
+        Role(REPO_READER, _READ, _ANYWHERE, (REPO,)),
+        Role(REPO_WRITER, _WRITE, _ANYWHERE, (REPO,)),
+        Role(REPO_OWNER, _OWN, _ANYWHERE, (REPO,)),
+        Role("oidcAppAdmin", _OIDC_APPS, _ON_CLUSTER, _ON_CLUSTER),
+        Role("idpAdmin", _IDPS, _ON_CLUSTER, _ON_CLUSTER),
+        Role("identityAdmin", _IDENTITY, _ON_CLUSTER, _ON_CLUSTER),
+        Role("jobAdmin", _JOBS, (JOB, CLUSTER), (JOB, CLUSTER)),
+        Role("debugger", _DEBUG, _ON_CLUSTER, _ON_CLUSTER),
+        Role("lokiLogReader", _LOKI, _ON_CLUSTER, _ON_CLUSTER),
+        Role("robotUser", _ROBOTS, _ON_CLUSTER, _ON_CLUSTER),
+        Role("licenseAdmin", _LICENSE, _ON_CLUSTER, _ON_CLUSTER),
+        Role("secretAdmin", _SECRETS, _ON_CLUSTER, _ON_CLUSTER),
+        Role("pachdLogReader", _PACHD_LOGS, _ON_CLUSTER, _ON_CLUSTER),
+        Role("projectViewer", _VIEW_PROJECT, (CLUSTER, PROJECT), (PROJECT,)),
+        Role(PROJECT_WRITER, _WRITE_PROJECT, (CLUSTER, PROJECT), (PROJECT,)),
+        Role(PROJECT_OWNER, _OWN_PROJECT, (CLUSTER, PROJECT), (PROJECT, REPO)),
+        Role(PROJECT_CREATOR, _CREATE_PROJECTS, _ON_CLUSTER, _ON_CLUSTER),
+        Role(CLUSTER_ADMIN, _EVERYTHING, _ON_CLUSTER, _ANYWHERE),
+    )
+}
+
+
+def role(name: str) -> Role:
+    """Return a role by its name. Raises PachError if there is none."""
+    found = ROLES.get(name)
+    if found is None:
+        raise PachError(f'unknown role "{name}"')
+    return found
+
+
+def granting(permission: int) -> list[Role]:
+    """Return the roles that hold a permission."""
+    return [each for each in ROLES.values() if permission in each.permissions]
