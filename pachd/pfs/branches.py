@@ -25,13 +25,22 @@ def create_branch(
     """Make a branch, or give an existing one another head, provenance or trigger.
 
     Without a head a new branch gets an empty AUTO commit: finished if it has no provenance, open if it has. Missing
-    branches in the provenance are made the same way. never: sources whose new commits shall make none here.
-    Raises NotFound, PachError, or Internal for a cycle.
+    branches in the provenance are made the same way. Without a trigger an existing one stays. never: sources whose new
+    commits shall make none here. Raises NotFound, PachError, or Internal for a cycle.
     """
     name = branch.name
     refs.check_name(name)
     if refs.is_id(name):
-        raise PachError(f"branch name ({name}) invalid: it cannot be a UUIDv4, because commits are named so")
+        raise PachError("create branch: update head: branch name cannot be a UUID V4")
+    if trigger is not None:
+        triggers.check(txn, branch, trigger)
+        if provenance:
+            raise PachError("a branch cannot have both provenance and a trigger")
+    for each in never:
+        if each not in provenance:
+            raise PachError(
+                f"branch propagation spec must reference provenant branch (referenced branch: {_dotted(each)})"
+            )
     for source in provenance:
         if source.repo == branch.repo:
             raise PachError(f"repo {branch.repo} cannot be in the provenance of its own branch")
@@ -53,7 +62,7 @@ def create_branch(
         pk = found["pk"]
         old_sources = [r["source_pk"] for r in _sources(txn, pk)]
     sources = [_ensure(txn, source) for source in provenance]
-    below = {row["pk"] for row in txn.db.execute(_SUBVENANCE, (pk,))} | {pk}
+    below = {row["pk"] for row in txn.db.execute(_SUBVENANCE, (pk,)).fetchall()} | {pk}
     for source_pk, source in zip(sources, provenance, strict=True):
         if source_pk in below:
             raise Internal(
@@ -65,18 +74,16 @@ def create_branch(
         "INSERT OR IGNORE INTO branch_provenance (branch_pk, source_pk, position, never) VALUES (?,?,?,?)",
         [(pk, s, i, provenance[i] in never) for i, s in enumerate(sources)],
     )
-    if trigger is not None and trigger.branch:
-        triggers.check(txn, branch, trigger)
-    data = trigger.SerializeToString() if trigger is not None and trigger.branch else None
-    txn.db.execute("UPDATE branches SET trigger=?, updated=? WHERE pk=?", (data, txn.now, pk))
+    txn.db.execute("UPDATE branches SET updated=? WHERE pk=?", (txn.now, pk))
+    if trigger is not None:
+        triggers.connect(txn, branch, pk, trigger)
     if target is not None:
         propagate.move_head(txn, pk, target.pk)
     elif found is None and not sources:
         made = propagate.make_commit(txn, repo_pk, branch.name, pfs_pb2.AUTO, None, finished=True)
         propagate.move_head(txn, pk, made)
-    if sources and (found is None or sorted(sources) != sorted(old_sources)) and target is None:
+    if sources and sorted(sources) != sorted(old_sources):
         propagate.force(txn, pk)
-    propagate.touch(txn, pk)
 
 
 def _dotted(branch: Branch) -> str:
@@ -191,7 +198,8 @@ def list_branches(txn: Snapshot, repo: Repo | None = None, reverse: bool = False
 def delete_branch(txn: Txn, branch: Branch, force: bool = False) -> None:
     """Delete a branch; its commits stay.
 
-    Raises NotFound; PachError if it is the output of a pipeline, or, unless `force`, in another's direct provenance.
+    Raises NotFound; PachError if it is the output of a pipeline, or, unless `force`, in another's direct provenance or
+    connected with others by a trigger.
     """
     found = refs.find_branch(txn, branch)
     if found is None:
@@ -205,6 +213,7 @@ def delete_branch(txn: Txn, branch: Branch, force: bool = False) -> None:
     below = direct_subvenance(txn, pk)
     if below and not force:
         raise PachError(in_provenance(branch, below))
+    triggers.disconnect(txn, branch, force)
     txn.db.execute("DELETE FROM branches WHERE pk=?", (pk,))
     txn.db.execute("UPDATE commits SET branch=NULL WHERE repo_pk=? AND branch=?", (found["repo_pk"], branch.name))
 

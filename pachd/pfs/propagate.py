@@ -1,6 +1,7 @@
 """Propagation: at the end of a transaction every branch downstream of one that moved gets one open AUTO commit.
 
-All commits of a transaction share one ID, the commit set's; a repo takes part with one commit at most.
+All commits of a transaction share one ID, the commit set's; a repo takes part with one commit at most, and so only one
+branch of a repo may be among branches that are connected with each other.
 """
 
 import uuid
@@ -8,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pachd.auth import owners
-from pachd.errors import AlreadyExists
+from pachd.errors import AlreadyExists, PachError
 from pachd.pfs import refs
 from pachd.proto import pfs_pb2
 from pachd.store import Store, Txn
+from pachd.types import Repo
 
 # Called in the transaction with the AUTO commits that propagation has just made, upstream first.
 on_new_commits: list[Callable[[Txn, Sequence[refs.CommitRow]], None]] = []
@@ -23,6 +25,21 @@ def writing(store: Store) -> Iterator[Txn]:
     with store.write() as txn:
         yield txn
         run(txn)
+        while todo := txn.state.get("afterwards"):
+            txn.state.pop("commit set", None)
+            todo.pop(0)(txn)
+            run(txn)
+
+
+def afterwards(txn: Txn, fn: Callable[[Txn], None]) -> None:
+    """Have `fn(txn)` called at the end of the transaction: it makes commits of another set, but of the same write."""
+    txn.state.setdefault("afterwards", []).append(fn)
+
+
+def forget(txn: Txn) -> None:
+    """Forget what would have to be done at the end of the transaction, because what led to it was undone."""
+    for key in ("touched", "forced", "afterwards", "commit set"):
+        txn.state.pop(key, None)
 
 
 def commit_set_id(txn: Txn) -> str:
@@ -32,13 +49,14 @@ def commit_set_id(txn: Txn) -> str:
 
 
 def touch(txn: Txn, branch_pk: int) -> None:
-    """Note that a branch moved or was connected anew."""
+    """Note that a branch was moved: what is below it gets a commit, even if it has one on this very head."""
     txn.state.setdefault("touched", {})[branch_pk] = True
 
 
 def force(txn: Txn, branch_pk: int) -> None:
-    """Have a branch get a new commit even if the heads of its provenance are those it has already."""
+    """Note that a branch was connected anew: it gets a commit too."""
     txn.state.setdefault("forced", {})[branch_pk] = True
+    touch(txn, branch_pk)
 
 
 def move_head(txn: Txn, branch_pk: int, commit_pk: int | None) -> None:
@@ -87,24 +105,45 @@ def run(txn: Txn) -> None:
     while txn.state.get("touched"):
         touched = list(txn.state.pop("touched"))
         forced = txn.state.pop("forced", {})
-        made = [row for pk in _downstream(txn, touched) if (row := _advance(txn, pk, pk in forced)) is not None]
+        for pk in touched:
+            _validate(txn, pk)
+        below, order = _downstream(txn, touched)
+        made = [row for pk in order if (pk in forced or pk in below) and (row := _advance(txn, pk)) is not None]
         if made:
             for hook in on_new_commits:
                 hook(txn, made)
 
 
-def _downstream(txn: Txn, touched: list[int]) -> list[int]:
-    """The touched branches and all below them, upstream before downstream."""
+def _validate(txn: Txn, pk: int) -> None:
+    """Raise PachError if two branches of a repo are connected with a branch, whichever way the connections go."""
+    found = txn.db.execute(
+        "WITH RECURSIVE linked (pk) AS (SELECT ? UNION SELECT CASE WHEN p.branch_pk = linked.pk THEN p.source_pk "
+        "ELSE p.branch_pk END FROM branch_provenance p JOIN linked ON linked.pk IN (p.branch_pk, p.source_pk)) "
+        "SELECT r.project, r.name, r.type FROM linked JOIN branches b ON b.pk = linked.pk "
+        "JOIN repos r ON r.pk = b.repo_pk GROUP BY r.pk HAVING count(*) > 1 ORDER BY r.pk LIMIT 1",
+        (pk,),
+    ).fetchone()
+    if found is not None:
+        repo = Repo(found["project"], found["name"], found["type"])
+        raise PachError(
+            f'validate DAG at end of transaction: multiple branches from the same repo, "{repo}", '
+            "cannot participate in a DAG"
+        )
+
+
+def _downstream(txn: Txn, touched: list[int]) -> tuple[set[int], list[int]]:
+    """The branches below the touched ones; and with the touched ones, upstream before downstream."""
     marks = ",".join("?" * len(touched))
     found = txn.db.execute(
-        f"WITH RECURSIVE down (pk) AS (SELECT pk FROM branches WHERE pk IN ({marks}) UNION "
-        "SELECT p.branch_pk FROM branch_provenance p JOIN down ON p.source_pk = down.pk WHERE NOT p.never) "
-        "SELECT pk FROM down",
+        f"WITH RECURSIVE down (pk) AS (SELECT branch_pk FROM branch_provenance WHERE source_pk IN ({marks}) "
+        "AND NOT never UNION SELECT p.branch_pk FROM branch_provenance p JOIN down ON p.source_pk = down.pk "
+        "WHERE NOT p.never) SELECT pk FROM down",
         touched,
     ).fetchall()
-    todo = {row["pk"] for row in found}
+    below = {row["pk"] for row in found}
+    todo = below.union(touched)
     if len(todo) == 1:
-        return list(todo)
+        return below, list(todo)
     above: dict[int, set[int]] = {pk: set() for pk in todo}
     for row in txn.db.execute("SELECT branch_pk, source_pk FROM branch_provenance").fetchall():
         if row["branch_pk"] in todo and row["source_pk"] in todo:
@@ -117,11 +156,11 @@ def _downstream(txn: Txn, touched: list[int]) -> list[int]:
             del above[pk]
         for sources in above.values():
             sources.difference_update(free)
-    return order
+    return below, order
 
 
-def _advance(txn: Txn, pk: int, forced: bool) -> refs.CommitRow | None:
-    """Give a branch with provenance a commit on the heads of its sources, unless it has that already."""
+def _advance(txn: Txn, pk: int) -> refs.CommitRow | None:
+    """Give a branch with provenance a commit on the heads of its sources, unless it has one of this transaction."""
     sources = txn.db.execute(
         "SELECT b.head_pk, r.type FROM branch_provenance p JOIN branches b ON b.pk = p.source_pk "
         "JOIN repos r ON r.pk = b.repo_pk WHERE p.branch_pk=? ORDER BY p.position",
@@ -133,11 +172,8 @@ def _advance(txn: Txn, pk: int, forced: bool) -> refs.CommitRow | None:
     if all(row["type"] == "spec" for row in sources) and branch["head_pk"] is not None:
         return None  # a spout: nothing but its own code makes commits
     heads = [row["head_pk"] for row in sources if row["head_pk"] is not None]
-    if branch["head_pk"] is not None:
-        head = refs.commit_row(txn, branch["head_pk"])
-        has = txn.db.execute("SELECT source_pk FROM commit_provenance WHERE commit_pk=?", (head.pk,)).fetchall()
-        if head.id == commit_set_id(txn) or (not forced and {row["source_pk"] for row in has} == set(heads)):
-            return None
+    if branch["head_pk"] is not None and refs.commit_row(txn, branch["head_pk"]).id == commit_set_id(txn):
+        return None
     made = make_commit(txn, branch["repo_pk"], branch["name"], pfs_pb2.AUTO, branch["head_pk"])
     txn.db.executemany(
         "INSERT OR IGNORE INTO commit_provenance (commit_pk, source_pk) VALUES (?,?)", [(made, head) for head in heads]

@@ -5,7 +5,7 @@ from typing import Any
 
 from pachd.auth import owners
 from pachd.errors import AlreadyExists, NotFound, PachError
-from pachd.pfs import branches, refs
+from pachd.pfs import branches, refs, triggers
 from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
 from pachd.types import Branch, Repo
@@ -136,6 +136,10 @@ def _refuse_downstream(txn: Snapshot, repo: Repo, own: Collection[Repo]) -> None
         return
     pk = refs.repo_row(txn, repo)["pk"]
     for row in txn.db.execute("SELECT pk, name FROM branches WHERE repo_pk=? ORDER BY pk", (pk,)).fetchall():
+        try:
+            triggers.refuse_connected(txn, Branch(repo, row["name"]))
+        except PachError as err:
+            raise err.wrapped(f"delete repo: delete branch {repo}@{row['name']}") from err
         below = [b for b in branches.direct_subvenance(txn, row["pk"]) if b.repo not in own]
         if below:
             error = branches.in_provenance(Branch(repo, row["name"]), below)

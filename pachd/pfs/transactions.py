@@ -126,6 +126,7 @@ def append(txn: Txn, id: str, request: transaction_pb2.TransactionRequest) -> Re
     with txn.savepoint() as point:
         responses = _execute(txn, info)
         point.discard()
+    propagate.forget(txn)
     del info.responses[:]
     info.responses.extend(responses)
     info.version += 1

@@ -1,42 +1,47 @@
-"""Triggers: a branch that moves to another's head when enough has changed there."""
+"""Triggers: a branch that moves to another's head when enough has changed there, or when it is time."""
 
 import re
+import threading
+from functools import partial
+from typing import Any
 
 from pachd.errors import NotFound, PachError
-from pachd.pfs import propagate, refs
+from pachd.pfs import propagate, refs, schedule
 from pachd.proto import pfs_pb2
-from pachd.store import Snapshot, Txn
-from pachd.types import Branch
+from pachd.store import Snapshot, Store, Txn
+from pachd.types import Branch, Repo
 
 _SIZE = re.compile(r"([0-9.]+) ?([kKmMgGtTpP]?)([iI]?)[bB]?")
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
 def parse_size(text: str) -> int:
-    """Return a size such as `3B`, `10K` or `1.5GiB` in bytes; decimal units unless they have an `i`."""
+    """Return a size such as `3B`, `10K` or `1.5GiB` in bytes; decimal units even if they have an `i`, as Pachyderm."""
     match = _SIZE.fullmatch(text.strip())
     try:
         if match is None:
             raise ValueError(text)
-        number = float(match[1])
-    except ValueError as err:
+        size = int(float(match[1]) * 1000 ** _POWERS[match[2].lower()])
+    except (ValueError, OverflowError) as err:
         raise PachError(f"invalid trigger size: invalid size: '{text}'") from err
-    return int(number * (1024 if match[3] else 1000) ** _POWERS[match[2].lower()])
+    return size
 
 
 def check(txn: Snapshot, branch: Branch, trigger: pfs_pb2.Trigger) -> None:
-    """Raise NotFound or PachError unless the trigger makes sense on the branch."""
+    """Raise PachError unless the trigger makes sense on the branch, which need not be there yet."""
+    if not trigger.branch:
+        raise PachError("triggers must specify a branch to trigger on")
+    refs.check_name(trigger.branch)
     if trigger.size:
         parse_size(trigger.size)
-    for kind, spec in (("cron", trigger.cron_spec), ("rate limit", trigger.rate_limit_spec)):
-        fields = spec.split()
-        if spec and not spec.startswith("@") and len(fields) != 5:
-            raise PachError(f"invalid trigger {kind} spec: Expected exactly 5 fields, found {len(fields)}: {spec}")
-    if refs.find_branch(txn, Branch(branch.repo, trigger.branch)) is None:
-        raise NotFound(
-            "create branch: update head: updating branch trigger: "
-            f"branch (id=0, branch={branch.repo}@{trigger.branch}) not found"
-        )
+    if trigger.commits < 0:
+        raise PachError("can't trigger on a negative number of commits")
+    for kind, spec in (("rate limit", trigger.rate_limit_spec), ("cron", trigger.cron_spec)):
+        if spec:
+            try:
+                schedule.parse(spec)
+            except PachError as err:
+                raise err.wrapped(f"invalid trigger {kind} spec") from err
     seen, name = {branch.name}, trigger.branch
     while name:
         if name in seen:
@@ -46,26 +51,87 @@ def check(txn: Snapshot, branch: Branch, trigger: pfs_pb2.Trigger) -> None:
         name = pfs_pb2.Trigger.FromString(row["trigger"]).branch if row is not None and row["trigger"] else ""
 
 
+def connect(txn: Txn, branch: Branch, pk: int, trigger: pfs_pb2.Trigger) -> None:
+    """Give a branch a trigger that `check` has found good. Raises NotFound if the branch to follow is not there."""
+    if refs.find_branch(txn, Branch(branch.repo, trigger.branch)) is None:
+        raise NotFound(
+            "create branch: update head: updating branch trigger: "
+            f"branch (id=0, branch={branch.repo}@{trigger.branch}) not found"
+        )
+    txn.db.execute("UPDATE branches SET trigger=? WHERE pk=?", (trigger.SerializeToString(), pk))
+    if trigger.cron_spec:
+        txn.after_commit(changed(txn.store).set)
+
+
+def disconnect(txn: Txn, branch: Branch, force: bool) -> None:
+    """Let go of a branch that will be deleted: nothing follows it any more.
+
+    Raises PachError, unless `force`, if it follows another one, or is followed.
+    """
+    if not force:
+        refuse_connected(txn, branch)
+    for row in _followers(txn, branch):
+        txn.db.execute("UPDATE branches SET trigger=NULL WHERE pk=?", (row["pk"],))
+
+
+def refuse_connected(txn: Snapshot, branch: Branch) -> None:
+    """Raise PachError if a branch is followed by others or follows one. (Pachyderm says "triggers" of the latter.)"""
+    followers = _followers(txn, branch)
+    if followers:
+        names = " ".join(str(Branch(branch.repo, row["name"])) for row in followers)
+        raise PachError(f'branch "{branch}" cannot be deleted because it is triggered by branches [{names}]')
+    trigger = refs.find_branch(txn, branch)["trigger"]
+    if trigger is not None:
+        followed = Branch(branch.repo, pfs_pb2.Trigger.FromString(trigger).branch)
+        raise PachError(f'branch "{branch}" cannot be deleted because it triggers branches [{followed}]')
+
+
+def _followers(txn: Snapshot, branch: Branch) -> list[Any]:
+    rows = txn.db.execute(
+        "SELECT pk, name, trigger FROM branches WHERE repo_pk=? AND trigger IS NOT NULL ORDER BY pk",
+        (refs.repo_row(txn, branch.repo)["pk"],),
+    ).fetchall()
+    return [row for row in rows if pfs_pb2.Trigger.FromString(row["trigger"]).branch == branch.name]
+
+
+def changed(store: Store) -> threading.Event:
+    """Return the event that is set when a trigger with a time was made."""
+    event: threading.Event = store.shared.setdefault("triggers with a time changed", threading.Event())
+    return event
+
+
 def fire(txn: Txn, row: refs.CommitRow) -> None:
-    """Move the branches whose trigger the finished commit `row` sets off, and those that follow them."""
-    moved = {
-        found["name"]
-        for found in txn.db.execute("SELECT name FROM branches WHERE head_pk=?", (row.pk,)).fetchall()
-        if found["name"] == row.branch
-    }
-    if row.error or not moved:
+    """Have the finished commit `row` move, at the end of the transaction, the branches whose trigger it sets off.
+
+    What is downstream of them gets commits of a set of its own. What has a cron spec moves by the clock alone, whatever
+    else its trigger says.
+    """
+    if row.error or row.branch is None:
         return
-    todo = list(moved)
+    if txn.db.execute("SELECT 1 FROM branches WHERE repo_pk=? AND trigger IS NOT NULL", (row.repo_pk,)).fetchone():
+        propagate.afterwards(txn, partial(_fire, pk=row.pk))
+
+
+def _fire(txn: Txn, pk: int) -> None:
+    try:
+        row = refs.commit_row(txn, pk)
+    except NotFound:  # deleted again, in the same transaction
+        return
+    if row.branch is None:
+        return
+    todo, seen = [row.branch], {row.branch}
     while todo:
         source = todo.pop(0)
         candidates = txn.db.execute(
-            "SELECT * FROM branches WHERE repo_pk=? AND trigger IS NOT NULL", (row.repo_pk,)
+            "SELECT * FROM branches WHERE repo_pk=? AND trigger IS NOT NULL ORDER BY pk", (row.repo_pk,)
         ).fetchall()
         for found in candidates:
             trigger = pfs_pb2.Trigger.FromString(found["trigger"])
-            if trigger.branch == source and found["name"] not in moved and _due(txn, trigger, found["head_pk"], row):
+            if trigger.branch != source or found["name"] in seen or trigger.cron_spec or found["head_pk"] == row.pk:
+                continue
+            if _due(txn, trigger, found["head_pk"], row):
                 propagate.move_head(txn, found["pk"], row.pk)
-                moved.add(found["name"])
+                seen.add(found["name"])
                 todo.append(found["name"])
 
 
@@ -74,20 +140,50 @@ def _due(txn: Snapshot, trigger: pfs_pb2.Trigger, old_pk: int | None, new: refs.
     results = []
     if trigger.size:
         results.append((new.size or 0) - ((old.size or 0) if old is not None else 0) >= parse_size(trigger.size))
+    if trigger.rate_limit_spec:
+        since = old.finishing if old is not None and old.finishing is not None else 0
+        results.append(schedule.parse(trigger.rate_limit_spec)(since) < (new.finishing or 0))
     if trigger.commits:
-        results.append(_count(txn, new, old) >= trigger.commits)
-    if trigger.cron_spec or trigger.rate_limit_spec:
-        results.append(False)  # time alone moves no branch in this version
-    return bool(results) and (all(results) if trigger.all else any(results))
+        results.append(_count(txn, new, old, trigger.commits) >= trigger.commits)
+    return all(results) if trigger.all else any(results)
 
 
-def _count(txn: Snapshot, new: refs.CommitRow, old: refs.CommitRow | None) -> int:
-    """The commits since `old`, of users only."""
+def _count(txn: Snapshot, new: refs.CommitRow, old: refs.CommitRow | None, enough: int) -> int:
+    """The commits since `old`, at most `enough`; the empty one that a branch began with is none."""
     count, current = 0, new
-    while old is None or current.pk != old.pk:
-        count += current.origin == pfs_pb2.USER
+    while count < enough and (old is None or current.pk != old.pk):
         above = refs.parent(txn, current)
         if above is None:
-            break
+            return count + (current.origin != pfs_pb2.AUTO)
+        count += 1
         current = above
     return count
+
+
+def timed(txn: Snapshot) -> list[tuple[int, Branch, pfs_pb2.Trigger, int]]:
+    """Return the branches that a clock moves: number, key, trigger, and when their head was started (ns)."""
+    rows = txn.db.execute(
+        "SELECT b.pk, b.name AS branch, b.trigger, r.project, r.name, r.type, c.started FROM branches b "
+        "JOIN repos r ON r.pk = b.repo_pk LEFT JOIN commits c ON c.pk = b.head_pk WHERE b.trigger IS NOT NULL"
+    ).fetchall()
+    found = []
+    for row in rows:
+        trigger = pfs_pb2.Trigger.FromString(row["trigger"])
+        if trigger.cron_spec:
+            branch = Branch(Repo(row["project"], row["name"], row["type"]), row["branch"])
+            found.append((row["pk"], branch, trigger, row["started"] or 0))
+    return found
+
+
+def tick(txn: Txn, pk: int, spec: str) -> bool:
+    """Move a branch to the head of the one it follows, if its trigger still has this cron spec; returns whether so."""
+    row = txn.db.execute("SELECT * FROM branches WHERE pk=?", (pk,)).fetchone()
+    if row is None or row["trigger"] is None:
+        return False
+    trigger = pfs_pb2.Trigger.FromString(row["trigger"])
+    branch = refs.branch_of(txn, pk)
+    source = refs.find_branch(txn, Branch(branch.repo, trigger.branch))
+    if trigger.cron_spec != spec or source is None or source["head_pk"] is None:
+        return False
+    propagate.move_head(txn, pk, source["head_pk"])
+    return True
