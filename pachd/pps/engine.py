@@ -19,6 +19,7 @@ from pachd.store import Snapshot, Store, system
 
 log = logging.getLogger(__name__)
 assert hooks  # imported for what it connects
+_ENGINE = 3.0  # seconds between looks at a Docker engine without which nothing can run
 _RETRY = 5.0  # seconds until a job whose end could not be recorded is tried again
 
 
@@ -52,6 +53,7 @@ class Engine:
         """Begin; jobs that a crash interrupted go on where their last flush left them."""
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir(parents=True, exist_ok=True)
+        self.executor.start()
         self._unsubscribe = self.store.subscribe(self._wake.set)
         self._wake.set()
         self._thread = threading.Thread(target=self._loop, name="scheduler", daemon=True)
@@ -94,7 +96,7 @@ class Engine:
 
     def _loop(self) -> None:
         while True:
-            self._wake.wait()
+            self._wake.wait(_ENGINE if self.executor.containers_only else None)
             if self._stopping:
                 return
             self._wake.clear()
@@ -118,8 +120,8 @@ class Engine:
             first = {row["pipeline"]: row["pk"] for row in rows}
             states = snapshot.db.execute(
                 "SELECT p.*, v.info FROM pps_pipelines p JOIN pps_versions v ON v.pipeline=p.pk "
-                "AND v.version=p.version WHERE p.state IN (?,?,?) AND p.stopped=0",
-                (pipelines.STARTING, pipelines.RUNNING, pipelines.STANDBY),
+                "AND v.version=p.version WHERE p.state IN (?,?,?,?) AND p.stopped=0",
+                (pipelines.STARTING, pipelines.RUNNING, pipelines.STANDBY, self._crashing()),
             ).fetchall()
             ready = {pk: self._readiness(snapshot, pk) for pipeline, pk in first.items() if not self._busy(pipeline)}
         for row in states:
@@ -129,6 +131,10 @@ class Engine:
         for pipeline, pk in first.items():
             if pk in ready and pk not in self._not_before and not self._stopping:
                 self._advance(pipeline, pk, *ready[pk])
+
+    def _crashing(self) -> int:
+        """The state of pipelines that come back by themselves, as far as it is looked at here."""
+        return pipelines.CRASHING if self.executor.containers_only else pipelines.RUNNING
 
     def _reap(self) -> None:
         """Cancel runs whose job was ended or deleted by somebody, forget runs that are over."""
@@ -189,11 +195,15 @@ class Engine:
     def _pipeline_state(self, row: sqlite3.Row, first: dict[int, int]) -> None:
         """STARTING becomes RUNNING, or FAILURE with the reason why it cannot run."""
         info = pps_pb2.PipelineInfo.FromString(row["info"])
+        if row["state"] == pipelines.CRASHING and row["pk"] in first:
+            return  # the job will tell
         wanted, reason = pipelines.RUNNING, ""
         if info.details.HasField("spout"):
             wanted, reason = pipelines.FAILURE, "this pachd cannot run spouts"
         elif not info.details.transform.cmd:
             wanted, reason = pipelines.FAILURE, "nothing to run: no transform.cmd"
+        elif problem := self.executor.problem():
+            wanted, reason = pipelines.CRASHING, problem
         elif info.details.autoscaling and row["pk"] not in first:
             wanted = pipelines.STANDBY
         if wanted == row["state"]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pachd.errors import PachError
 from pachd.pps import sandbox
+from pachd.pps.container import Container
+from pachd.pps.docker_engine import DockerEngine
+from pachd.pps.limits import Limits
+from pachd.pps.sandbox import NotReady
 from pachd.proto import pps_pb2
 
-
-class NotReady(PachError):
-    """Workers cannot be started now, but may later: after ``retry`` seconds it is worth trying again."""
-
-    def __init__(self, reason: str, retry: float) -> None:
-        super().__init__(reason)
-        self.retry = retry
+MODES = ("auto", "process", "docker")
+_DEFAULT_IMAGE = "ubuntu:20.04"  # what a spec without an image gets; nobody has asked for it
+_PULL_AGAIN = {"auto": 300.0, "docker": 10.0}  # seconds until a pull that failed is tried again
 
 
 class Place(Protocol):
@@ -30,22 +32,89 @@ class Place(Protocol):
 
 
 class Executor:
-    """Chooses the place.  ``mode`` is `process`."""
+    """Chooses the place.
+
+    ``mode``: `process` is the sandbox, always; `docker` a container of the pipeline's image, always; `auto` a container
+    when the spec names an image, an engine answers and the image is there or can be pulled, else the sandbox.
+    """
 
     def __init__(self, data: str, address: str, mode: str = "auto") -> None:
         self._data = data
-        self.mode = mode
+        self._mode = mode
+        self._engine = DockerEngine(os.path.realpath(data))
         host, _, port = address.rpartition(":")
         self._peer = {"PACHD_PEER_SERVICE_HOST": host, "PACHD_PEER_SERVICE_PORT": port}
 
-    def place(self, info: pps_pb2.PipelineInfo) -> Place:
-        """Where a pipeline's workers run now; NotReady when nowhere."""
-        return _Sandboxes(self._data, {**sandbox.host_environment(), **self._peer})
+    @property
+    def containers_only(self) -> bool:
+        """Whether nothing can run without a Docker engine."""
+        return self._mode == "docker"
+
+    def start(self) -> None:
+        """Remove, in the background, the containers that a killed pachd left behind."""
+        threading.Thread(target=self._engine.problem, name="docker", daemon=True).start()
+
+    def problem(self) -> str:
+        """Why no worker at all can be started now, "" when that is not so."""
+        reason = self._engine.problem() if self.containers_only else ""
+        return f"no worker can be started: {reason}" if reason else ""
+
+    def place(
+        self, info: pps_pb2.PipelineInfo, job: str = "", secret: Callable[[str], Mapping[str, bytes]] | None = None
+    ) -> Place:
+        """Where the workers of a pipeline's job run now; NotReady when nowhere.
+
+        ``secret(name)`` gives the values of a secret.
+        """
+        image = info.details.transform.image
+        if not self.containers_only:
+            if self._mode == "process" or not _named(info):
+                return self._sandboxes()
+            if away := self._engine.problem():
+                return self._sandboxes(f"the image {image} is not used: {away}; the code runs in a sandbox")
+        try:
+            if away := self._engine.problem():
+                raise NotReady(f"no worker can be started: {away}", retry=3.0)
+            credentials = [secret(name) for name in info.details.transform.image_pull_secrets] if secret else []
+            self._engine.ensure(image, credentials, _PULL_AGAIN[self._mode])
+        except NotReady as problem:
+            if self.containers_only:
+                raise
+            return self._sandboxes(f"the image {image} is not used: {problem}; the code runs in a sandbox")
+        return _Containers(self._engine, info, job, {"PACH_IN_WORKER": "true", **self._peer})
+
+    def _sandboxes(self, note: str = "") -> Place:
+        return _Sandboxes(self._data, {**sandbox.host_environment(), **self._peer}, note)
 
 
 class _Sandboxes:
-    def __init__(self, data: str, environment: dict[str, str], note: str = "") -> None:
+    def __init__(self, data: str, environment: dict[str, str], note: str) -> None:
         self._data, self.environment, self.note = data, environment, note
 
     def box(self, root: Path, mounts: Sequence[tuple[str, str]]) -> sandbox.Box:
         return sandbox.Sandbox(root, self._data, mounts)
+
+
+class _Containers:
+    def __init__(self, engine: DockerEngine, info: pps_pb2.PipelineInfo, job: str, environment: dict[str, str]) -> None:
+        self._engine, self._transform, self.environment = engine, info.details.transform, environment
+        self.note = f"the code runs in a container of the image {self._transform.image}"
+        self._limits = Limits.of(info.details)
+        self._user = self._transform.user or engine.own_user()
+        self._labels = {
+            "howdah.pipeline": f"{info.pipeline.project.name or 'default'}/{info.pipeline.name}",
+            "howdah.job": job,
+        }
+
+    def box(self, root: Path, mounts: Sequence[tuple[str, str]]) -> sandbox.Box:
+        return Container(root, self._engine, self._transform.image, self._user, self._limits, mounts, self._labels)
+
+
+def _named(info: pps_pb2.PipelineInfo) -> bool:
+    """Whether somebody chose the image."""
+    if info.details.transform.image != _DEFAULT_IMAGE:
+        return True
+    try:
+        return bool(json.loads(info.user_spec_json or "{}")["transform"]["image"])
+    except (ValueError, KeyError, TypeError):
+        return False

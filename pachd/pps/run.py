@@ -14,7 +14,8 @@ from pachd.errors import PachError
 from pachd.pfs import modify, read, refs, writing
 from pachd.pps import batching, jobs, logs, meta, pipelines, plan, sandbox, secrets
 from pachd.pps.datums import Datum
-from pachd.pps.executor import Executor, NotReady
+from pachd.pps.executor import Executor
+from pachd.pps.sandbox import NotReady
 from pachd.pps.worker import Batch, Killed, Setting, Worker
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Store, Txn
@@ -40,6 +41,7 @@ class Run:
         self.job = pps_pb2.Job()
         self._work, self._executor, self._serve, self._ended = work, executor, serve, ended
         self.retry = 0.0  # seconds until the job should be tried again; 0: it has ended
+        self._out_of_memory: dict[str, str] = {}  # datums that failed for it, and what is told about them
         self._cancelled = threading.Event()
         self._workers: list[Worker] = []
         self._problems: list[BaseException] = []
@@ -148,7 +150,7 @@ class Run:
             raise Killed
 
     def _work_on(self, left: list[Datum], info: pps_pb2.PipelineInfo, row: Any, rows: dict[Commit, Any]) -> None:
-        place = self._executor.place(info)
+        place = self._executor.place(info, row["id"], self._secret)
         self._recovered(row["pipeline"])
         env = {
             **place.environment,
@@ -160,7 +162,7 @@ class Run:
         with self.store.read() as snapshot:
             mounts = _secrets(snapshot, info, env, self._work)
         job_log = logs.JobLog(logs.path(self.store.path, row["pipeline"], row["id"]))
-        setting = Setting(self.store, self.job, info.details, rows, job_log, env)
+        setting = Setting(self.store, self.job, info.details, rows, job_log, env, self._out_of_memory)
         waiting: queue.SimpleQueue[Datum] = queue.SimpleQueue()
         for datum in left:
             waiting.put(datum)
@@ -200,6 +202,10 @@ class Run:
             job_log.close()
             with self._lock:
                 self._workers = []
+
+    def _secret(self, name: str) -> dict[str, bytes]:
+        with self.store.read() as snapshot:
+            return secrets.values(snapshot, name)
 
     def _worker(self, make: type[Worker], number: int, setting: Setting, box: sandbox.Box) -> Worker:
         name = f"{self.job.pipeline.name}-{number}"
@@ -260,7 +266,8 @@ class Run:
                 jobs.finish(txn, row, jobs.SUCCESS)
             else:
                 txn.db.execute("UPDATE pps_jobs SET skipped=0 WHERE pk=?", (self.pk,))
-                jobs.finish(txn, row, jobs.FAILURE, f"datum {failed['datum']} failed")
+                first, why = next(iter(self._out_of_memory.items()), (failed["datum"], ""))
+                jobs.finish(txn, row, jobs.FAILURE, f"datum {first} failed" + (f": {why}" if why else ""))
 
     def _postpone(self, problem: NotReady) -> None:
         """The workers cannot start now: the job stays as it is and the pipeline says why."""

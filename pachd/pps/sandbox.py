@@ -31,6 +31,14 @@ class NoSandbox(PachError):
     """Workers cannot be started on this machine; str() says why and what to do."""
 
 
+class NotReady(PachError):
+    """Workers cannot be started now, but may later: after ``retry`` seconds it is worth trying again."""
+
+    def __init__(self, reason: str, retry: float) -> None:
+        super().__init__(reason)
+        self.retry = retry
+
+
 class Failed(Exception):
     """The user's code did not succeed; str() is the reason as a datum shows it."""
 
@@ -122,7 +130,7 @@ class Box:
         raise NotImplementedError
 
     def why(self, code: int) -> str:
-        """The reason of a command that ended with an exit code that is not accepted."""
+        """The reason of a command that ended with an exit code that is not accepted; NotReady if it was not its own."""
         return f"exit status {code}"
 
     def run(

@@ -25,6 +25,15 @@ class Output(NamedTuple):
     size: int
 
 
+class _Roots(NamedTuple):
+    """The worker's `/pfs` and `/tmp`, a folder that is not to be read, and whether all else is as the code saw it."""
+
+    pfs: str
+    tmp: str
+    hidden: str
+    of_host: bool
+
+
 def clear(pfs: Path) -> None:
     """Empty a worker's `/pfs`; top-level directories stay, as making them anew for every datum is what costs most."""
     for entry in os.scandir(pfs):
@@ -105,13 +114,17 @@ def _contents(file: File, view: Any) -> Iterator[tuple[str, Sequence[bytes] | It
             yield entry.path, (() if file.empty_files else view.read(entry))
 
 
-def collect(pfs: Path, tmp: Path, hidden: str = "") -> list[Output]:
+def collect(pfs: Path, tmp: Path, hidden: str = "", of_host: bool = True) -> list[Output]:
     """What the code left in `/pfs/out`, sorted by path.
 
     Symbolic links are resolved as the sandbox saw them; empty directories, pipes, sockets and devices are left out.
+    ``of_host`` says that the code saw this machine's files outside of `/pfs` and `/tmp`; else links there are refused.
     Raises Failed for a name that Pachyderm cannot hold and for a link that leads nowhere.
     """
-    found = list(_walk(str(pfs / "out"), "", (str(pfs), str(tmp), hidden), 0))
+    out = str(pfs / "out")
+    if os.path.islink(out):
+        raise Failed("/pfs/out is a symbolic link: the code must leave it the directory that it was")
+    found = list(_walk(out, "", _Roots(str(pfs), str(tmp), hidden, of_host), 0))
     for output in found:
         try:
             paths.validate(output.path)
@@ -122,7 +135,7 @@ def collect(pfs: Path, tmp: Path, hidden: str = "") -> list[Output]:
     return sorted(found)
 
 
-def _walk(folder: str, prefix: str, roots: tuple[str, str, str], links: int) -> Iterator[Output]:
+def _walk(folder: str, prefix: str, roots: _Roots, links: int) -> Iterator[Output]:
     with os.scandir(folder) as entries:
         for entry in entries:
             name = f"{prefix}/{entry.name}"
@@ -134,9 +147,9 @@ def _walk(folder: str, prefix: str, roots: tuple[str, str, str], links: int) -> 
                 yield Output(name, entry.path, entry.stat().st_size)
 
 
-def _link(where: str, name: str, roots: tuple[str, str, str], links: int) -> Iterator[Output]:
+def _link(where: str, name: str, roots: _Roots, links: int) -> Iterator[Output]:
     """Follow one link: `/pfs` and `/tmp` are the worker's own, the rest of the root is the machine's."""
-    pfs, tmp, hidden = roots
+    pfs, tmp, hidden, of_host = roots
     if links > _MAX_LINKS:
         raise Failed(f"too many levels of symbolic links at /out{name}")
     target = os.readlink(where)
@@ -155,6 +168,13 @@ def _link(where: str, name: str, roots: tuple[str, str, str], links: int) -> Ite
     except OSError as error:
         raise Failed(f"cannot follow the symbolic link /out{name} to {os.readlink(where)}: {error.strerror}") from None
     inside = target.startswith((pfs + "/", tmp + "/"))
+    if not of_host:  # on the way to it there may be other links
+        real = os.path.realpath(target)
+        if not real.startswith((os.path.realpath(pfs) + "/", os.path.realpath(tmp) + "/")):
+            raise Failed(
+                f"cannot follow the symbolic link /out{name} to {os.readlink(where)}: of a container only what is "
+                "in /pfs and /tmp can be read, copy the file there"
+            )
     if hidden and not inside and os.path.realpath(target).startswith(hidden + "/"):
         raise Failed(f"cannot follow the symbolic link /out{name}: it leads into pachd's own data")
     if stat.S_ISDIR(info.st_mode):

@@ -13,6 +13,7 @@ from typing import Any
 from pachd.pfs import modify, read
 from pachd.pps import meta, staging
 from pachd.pps.datums import Datum
+from pachd.pps.limits import OUT_OF_MEMORY
 from pachd.pps.logs import DatumOutput, JobLog
 from pachd.pps.meta import Stats
 from pachd.pps.sandbox import Box, Failed, Killed
@@ -35,7 +36,9 @@ class Setting:
         commits: dict[Commit, Any],
         log: JobLog,
         env: dict[str, str],
+        out_of_memory: dict[str, str],
     ) -> None:
+        self.out_of_memory = out_of_memory  # reasons by datum, filled by the workers
         self.store, self.job, self.details, self.commits, self.log, self.env = store, job, details, commits, log, env
         self.image = f"{details.transform.image}"
         self.tries = max(1, details.datum_tries)
@@ -201,7 +204,8 @@ class Worker:
     def keep(self, datum: Datum, own: dict[str, str], stats: Stats) -> None:
         """Collect the outputs of a datum that succeeded. Raises Failed for a name that cannot be stored."""
         began = time.monotonic()
-        found = staging.collect(self._sandbox.pfs, self._sandbox.tmp, self._setting.store.path)
+        box = self._sandbox
+        found = staging.collect(box.pfs, box.tmp, self._setting.store.path, box.of_host)
         batch = self._batch
         for output in found:
             stats.upload_bytes += output.size
@@ -224,6 +228,8 @@ class Worker:
         if recovered:
             self.record(datum, own, stats, meta.RECOVERED, "")
         else:
+            if reason.startswith(OUT_OF_MEMORY):
+                self._setting.out_of_memory[datum.id] = reason
             self.record(datum, own, stats, meta.FAILED, reason)
 
     def record(self, datum: Datum, own: dict[str, str], stats: Stats, state: str, reason: str) -> None:
