@@ -18,8 +18,9 @@ from pachd.pps import sandbox, staging
 from pachd.pps.datums import Datum
 from pachd.pps.logs import DatumOutput
 from pachd.pps.meta import Stats
+from pachd.pps.outcome import Batch
 from pachd.pps.sandbox import Failed, Killed
-from pachd.pps.worker import Batch, Setting, Worker
+from pachd.pps.worker import Setting, Worker
 
 
 class Calls(Protocol):
@@ -64,11 +65,11 @@ class BatchWorker(Worker):
         self._output: DatumOutput | None = None
         self._waiting = False  # the code is inside NextDatum
         self._env: dict[str, str] = {}
-        self._unrecorded: list[tuple[Datum, dict[str, str], Stats, str, str]] = []
+        self._unrecorded: list[tuple[Datum, bytes, staging.Staged, Stats, str, str]] = []
 
-    def record(self, datum: Datum, own: dict[str, str], stats: Stats, state: str, reason: str) -> None:
+    def record(self, datum: Datum, env: bytes, staged: staging.Staged, stats: Stats, state: str, reason: str) -> None:
         """Put off what the code need not wait for until it works on its next datum."""
-        self._unrecorded.append((datum, own, stats, state, reason))
+        self._unrecorded.append((datum, env, staged, stats, state, reason))
 
     def _settle(self) -> None:
         while self._unrecorded:
@@ -92,6 +93,7 @@ class BatchWorker(Worker):
     def process(self, datum: Datum) -> None:
         setting = self._setting
         own = staging.environment(datum, setting.job.id)
+        env_file = staging.env_file(own)
         self.current = (datum, time.time_ns())
         transform = setting.details.transform
         stats, reason, recovered = Stats(), "", False
@@ -100,13 +102,13 @@ class BatchWorker(Worker):
             attempt += 1
             self._restart.clear()
             stats = Stats()
-            self.stage(datum, own, stats)
+            self.stage(datum, env_file, stats)
             self._output = DatumOutput(setting.log, datum, self.name)
             began = time.monotonic()
             try:
                 self._one(own)
                 stats.process_time = time.monotonic() - began
-                self.keep(datum, own, stats)
+                self.keep(datum, env_file, stats)
                 self.current = None
                 return
             except Failed as problem:
@@ -120,7 +122,7 @@ class BatchWorker(Worker):
             setting.log.write(
                 f"datum {datum.id} failed (try {attempt} of {setting.tries}): {reason}", datum, self.name, user=False
             )
-        self.drop(datum, own, stats, reason, recovered)
+        self.drop(datum, env_file, stats, reason, recovered)
         self.current = None
 
     def _one(self, own: dict[str, str]) -> None:

@@ -7,8 +7,11 @@ spends more time in the generic converter than in anything else.
 from __future__ import annotations
 
 import base64
+import functools
 import json
+import json.encoder
 import re
+from binascii import b2a_base64
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +23,7 @@ from pachd.proto import pfs_pb2, pps_pb2
 from pachd.types import Commit, Repo
 
 PROCESSED, FAILED, RECOVERED = "PROCESSED", "FAILED", "RECOVERED"
+_text = json.encoder.encode_basestring_ascii
 _HASH = re.compile(rb'"hash":\s*"([0-9a-f]{64})"')  # a file's hash is base64 and shorter
 _STATE = re.compile(rb'"state":\s*"(FAILED|RECOVERED)"')
 
@@ -60,33 +64,14 @@ def directory(datum: str) -> str:
     return f"/pfs/{datum}/"
 
 
+@functools.lru_cache(maxsize=1024)
 def timestamp(ns: int) -> str:
     """RFC 3339 with nanoseconds, as protobuf's JSON writes it."""
     return datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ns % 10**9:09d}Z"
 
 
-def _repo_json(repo: Repo) -> dict[str, Any]:
-    return {"name": repo.name, "type": repo.type, "project": {"name": repo.project}}
-
-
-def _file_json(file: File) -> dict[str, Any]:
-    where: dict[str, Any] = {"commit": {"id": file.commit.id, "repo": _repo_json(file.commit.repo)}, "path": file.path}
-    if file.tag:
-        where["datum"] = file.tag
-    info: dict[str, Any] = {
-        "file": where,
-        "fileType": "DIR" if file.is_dir else "FILE",
-        "committed": timestamp(file.committed),
-    }
-    if file.size:
-        info["sizeBytes"] = str(file.size)
-    if file.hash:
-        info["hash"] = base64.b64encode(file.hash).decode()
-    entry: dict[str, Any] = {"fileInfo": info, "name": file.name, "branch": file.branch}
-    if file.join_on:
-        entry["joinOn"] = file.join_on
-    if file.group_by:
-        entry["groupBy"] = file.group_by
+def _flags(file: File) -> str:
+    found = ""
     for name, value in (
         ("outerJoin", file.outer_join),
         ("lazy", file.lazy),
@@ -95,42 +80,59 @@ def _file_json(file: File) -> dict[str, Any]:
         ("reference", file.reference),
     ):
         if value:
-            entry[name] = True
-    return entry
+            found += f',"{name}":true'
+    return found
 
 
-def encode(
-    datum: Datum,
-    job: pps_pb2.Job,
-    salt: str,
-    stats: Stats,
-    image: str,
-    state: str = PROCESSED,
-    reason: str = "",
-    index: int = 0,
-) -> bytes:
-    """The meta file of one datum of ``job``."""
-    value: dict[str, Any] = {
-        "job": {"pipeline": {"project": {"name": job.pipeline.project.name}, "name": job.pipeline.name}, "id": job.id},
-        "inputs": [_file_json(file) for file in datum.files],
-        "hash": datum.hash(salt),
-    }
-    if state != PROCESSED:
-        value["state"] = state
-    if reason:
-        value["reason"] = reason
-    found: dict[str, Any] = {"downloadTime": f"{stats.download_time:.9f}s", "processTime": f"{stats.process_time:.9f}s"}
-    if state == PROCESSED:
-        found["uploadTime"] = f"{stats.upload_time:.9f}s"
-    if stats.download_bytes:
-        found["downloadBytes"] = str(stats.download_bytes)
-    if stats.upload_bytes:
-        found["uploadBytes"] = str(stats.upload_bytes)
-    value["stats"] = found
-    if index:
-        value["index"] = str(index)
-    value["imageId"] = image
-    return json.dumps(value, separators=(",", ":")).encode()
+class Encoder:
+    """Writes the meta files of one job; what all its datums have in common is made once.
+
+    ``image`` and ``salt`` are the pipeline's.
+    """
+
+    def __init__(self, job: pps_pb2.Job, salt: str, image: str) -> None:
+        project = job.pipeline.project.name
+        pipeline = f'{{"project":{{"name":{_text(project)}}},"name":{_text(job.pipeline.name)}}}'
+        self._begin = f'{{"job":{{"pipeline":{pipeline},"id":{_text(job.id)}}},"inputs":['
+        self._end = f',"imageId":{_text(image)}}}'
+        self._salt = salt
+        self._parts: dict[tuple[str, Commit, str], tuple[str, str]] = {}
+
+    def _file(self, file: File) -> str:
+        key = (file.name, file.commit, file.branch)
+        parts = self._parts.get(key)
+        if parts is None:
+            repo = file.commit.repo
+            where = (
+                f'{{"name":{_text(repo.name)},"type":{_text(repo.type)},"project":{{"name":{_text(repo.project)}}}}}'
+            )
+            parts = self._parts[key] = (
+                f'{{"fileInfo":{{"file":{{"commit":{{"id":{_text(file.commit.id)},"repo":{where}}},"path":',
+                f'}},"name":{_text(file.name)},"branch":{_text(file.branch)}',
+            )
+        tag = f',"datum":{_text(file.tag)}' if file.tag else ""
+        kind = "DIR" if file.is_dir else "FILE"
+        size = f',"sizeBytes":"{file.size}"' if file.size else ""
+        digest = f',"hash":"{b2a_base64(file.hash, newline=False).decode()}"' if file.hash else ""
+        info = f'}},"fileType":"{kind}","committed":"{timestamp(file.committed)}"{size}{digest}'
+        join = f',"joinOn":{_text(file.join_on)}' if file.join_on else ""
+        group = f',"groupBy":{_text(file.group_by)}' if file.group_by else ""
+        return f"{parts[0]}{_text(file.path)}{tag}{info}{parts[1]}{join}{group}{_flags(file)}}}"
+
+    def encode(self, datum: Datum, stats: Stats, state: str = PROCESSED, reason: str = "") -> bytes:
+        """The meta file of one datum."""
+        inputs = ",".join([self._file(file) for file in datum.files])
+        ended = "" if state == PROCESSED else f',"state":"{state}"'
+        why = f',"reason":{_text(reason)}' if reason else ""
+        found = f'"downloadTime":"{stats.download_time:.9f}s","processTime":"{stats.process_time:.9f}s"'
+        if state == PROCESSED:
+            found += f',"uploadTime":"{stats.upload_time:.9f}s"'
+        if stats.download_bytes:
+            found += f',"downloadBytes":"{stats.download_bytes}"'
+        if stats.upload_bytes:
+            found += f',"uploadBytes":"{stats.upload_bytes}"'
+        digest = datum.hash(self._salt)
+        return f'{self._begin}{inputs}],"hash":"{digest}"{ended}{why},"stats":{{{found}}}{self._end}'.encode()
 
 
 def hash_and_state(data: bytes) -> tuple[str, str]:

@@ -15,8 +15,9 @@ from pachd.pfs import modify, read, refs, writing
 from pachd.pps import batching, jobs, logs, meta, pipelines, plan, sandbox, secrets
 from pachd.pps.datums import Datum
 from pachd.pps.executor import Executor
+from pachd.pps.outcome import Batch
 from pachd.pps.sandbox import NotReady
-from pachd.pps.worker import Batch, Killed, Setting, Worker
+from pachd.pps.worker import Killed, Setting, Worker
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Store, Txn
 from pachd.types import Commit, Repo
@@ -160,7 +161,7 @@ class Run:
             "PPS_SPEC_COMMIT": info.spec_commit.id or row["id"],
         }
         with self.store.read() as snapshot:
-            mounts = _secrets(snapshot, info, env, self._work)
+            mounts = secrets.provide(snapshot, info, env, self._work)
         job_log = logs.JobLog(logs.path(self.store.path, row["pipeline"], row["id"]))
         setting = Setting(self.store, self.job, info.details, rows, job_log, env, self._out_of_memory)
         waiting: queue.SimpleQueue[Datum] = queue.SimpleQueue()
@@ -222,37 +223,10 @@ class Run:
 
     def _flush(self, batch: Batch) -> None:
         """Write down what a worker has done, in one transaction; Killed when the job has ended meanwhile."""
-        stats = batch.stats
-        count = {
-            state: sum(1 for _, s in batch.states if s == state)
-            for state in (meta.PROCESSED, meta.FAILED, meta.RECOVERED)
-        }
-        batch.out.seal()
-        batch.meta.seal()
+        batch.seal()
         with writing(self.store) as txn:
             self._check(txn)
-            batch.out.apply(txn, self._row(txn, "user"))
-            batch.meta.apply(txn, self._row(txn, "meta"))
-            txn.db.executemany(
-                "INSERT OR REPLACE INTO pps_datums VALUES (?,?,?)",
-                [(self.pk, datum, state) for datum, state in batch.states],
-            )
-            txn.db.execute(
-                "UPDATE pps_jobs SET processed=processed+?, failed=failed+?, recovered=recovered+?, "
-                "download_time=download_time+?, process_time=process_time+?, upload_time=upload_time+?, "
-                "download_bytes=download_bytes+?, upload_bytes=upload_bytes+? WHERE pk=?",
-                (
-                    count[meta.PROCESSED],
-                    count[meta.FAILED],
-                    count[meta.RECOVERED],
-                    stats.download_time,
-                    stats.process_time,
-                    stats.upload_time,
-                    stats.download_bytes,
-                    stats.upload_bytes,
-                    self.pk,
-                ),
-            )
+            batch.apply(txn, self.pk, self._row(txn, "user"), self._row(txn, "meta"))
 
     def _finish(self, todo: plan.Plan) -> None:
         with writing(self.store) as txn:
@@ -315,24 +289,3 @@ def _check_supported(info: pps_pb2.PipelineInfo) -> None:
         raise PachError("nothing to run: no transform.cmd")
     if details.HasField("egress"):
         raise PachError("this pachd cannot egress: remove 'egress' from the pipeline's spec")
-    if details.HasField("service"):
-        raise PachError("this pachd cannot run services: remove 'service' from the pipeline's spec")
-
-
-def _secrets(txn: Snapshot, info: pps_pb2.PipelineInfo, env: dict[str, str], work: Path) -> list[tuple[str, str]]:
-    """Put secrets into the environment; returns (file on disk, path in the sandbox) of those that are mounted."""
-    mounts = []
-    for number, secret in enumerate(info.details.transform.secrets):
-        data = secrets.values(txn, secret.name)
-        if secret.env_var:
-            if secret.key not in data:
-                raise PachError(f'the secret "{secret.name}" has no key "{secret.key}"')
-            env[secret.env_var] = data[secret.key].decode(errors="replace")
-        if secret.mount_path:
-            folder = work / "secrets" / f"{info.pipeline.project.name}.{info.pipeline.name}.{number}"
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for key, value in data.items():
-                if "/" not in key and key not in ("", ".", ".."):
-                    (folder / key).write_bytes(value)
-            mounts.append((str(folder), secret.mount_path))
-    return mounts

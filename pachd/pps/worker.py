@@ -7,22 +7,20 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-from pachd.pfs import modify, read
+from pachd.pfs import filesets
 from pachd.pps import meta, staging
 from pachd.pps.datums import Datum
 from pachd.pps.limits import OUT_OF_MEMORY
 from pachd.pps.logs import DatumOutput, JobLog
 from pachd.pps.meta import Stats
+from pachd.pps.outcome import Batch
 from pachd.pps.sandbox import Box, Failed, Killed
 from pachd.proto import pps_pb2
-from pachd.store import Snapshot, Store
+from pachd.store import Snapshot, Store, contents
+from pachd.store.tree import Tree
 from pachd.types import Commit
-
-LARGE = 4 << 20  # bytes; a larger output goes into the store piece by piece
-PIECE = 1 << 20  # bytes
 
 
 class Setting:
@@ -40,19 +38,20 @@ class Setting:
     ) -> None:
         self.out_of_memory = out_of_memory  # reasons by datum, filled by the workers
         self.store, self.job, self.details, self.commits, self.log, self.env = store, job, details, commits, log, env
-        self.image = f"{details.transform.image}"
+        self.encode = meta.Encoder(job, details.salt, details.transform.image).encode
+        self.most = details.datum_set_spec.number  # datums recorded together; 0: as many as are there
         self.tries = max(1, details.datum_tries)
         self.timeout = details.datum_timeout.ToNanoseconds() / 1e9 if details.HasField("datum_timeout") else None
 
 
 class Reader:
-    """A snapshot with views of the commits a job reads; `release` it before anything long, as it holds up the store."""
+    """A snapshot with the trees of the commits a job reads; `release` it before anything long: it holds up GC."""
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._stack = ExitStack()
         self._snapshot: Snapshot | None = None
-        self._views: dict[Commit, read.View] = {}
+        self._trees: dict[Commit, Tree] = {}
 
     def snapshot(self) -> Snapshot:
         """The snapshot, opened when there is none."""
@@ -60,38 +59,18 @@ class Reader:
             self._snapshot = self._stack.enter_context(self._setting.store.read())
         return self._snapshot
 
-    def view(self, commit: Commit) -> read.View:
+    def tree(self, commit: Commit) -> Tree:
         """The files of an input commit."""
-        if commit not in self._views:
-            self._views[commit] = read.View.of(self.snapshot(), self._setting.commits[commit])
-        return self._views[commit]
+        tree = self._trees.get(commit)
+        if tree is None:
+            tree = self._trees[commit] = filesets.tree_of(self.snapshot(), self._setting.commits[commit])
+        return tree
 
     def release(self) -> None:
         """Close the snapshot; the next use opens another."""
         self._snapshot = None
-        self._views = {}
+        self._trees = {}
         self._stack.close()
-
-
-class Batch:
-    """What a worker has done and not yet written: changes of the output and meta commits, and the datums' states."""
-
-    def __init__(self, store: Store) -> None:
-        self.out = modify.Modification(store)
-        self.meta = modify.Modification(store)
-        self.states: list[tuple[str, str]] = []
-        self.stats = Stats()
-        self.size = 0
-        self.since = time.monotonic()
-
-    def close(self) -> None:
-        """Let go of what was not written."""
-        self.out.close()
-        self.meta.close()
-
-    def full(self) -> bool:
-        """Whether it is time to write it down."""
-        return len(self.states) >= 512 or self.size > 32 << 20 or time.monotonic() - self.since > 0.25
 
 
 class Worker:
@@ -102,7 +81,9 @@ class Worker:
         self._setting = setting
         self._sandbox = sandbox
         self._flush = flush
-        self._batch = Batch(setting.store)
+        self._batch = Batch(setting.store, setting.most)
+        self._staged = staging.Staged(0, [], [])
+        self._pinned: list[list[int]] = []  # containers of inputs staged since the last flush
         self.reader = Reader(setting)
         self._restart = threading.Event()
         self.cancelled = False
@@ -121,6 +102,7 @@ class Worker:
         finally:
             self.reader.release()
             self._batch.close()
+            self._unpin(0)
 
     def cancel(self) -> None:
         """Stop for good."""
@@ -136,18 +118,25 @@ class Worker:
         """Write down what is done."""
         self.reader.release()
         if self._batch.states:
-            batch, self._batch = self._batch, Batch(self._setting.store)
+            batch, self._batch = self._batch, Batch(self._setting.store, self._setting.most)
             self._setting.log.flush()
             try:
                 self._flush(batch)
             finally:
                 batch.close()
+        self._unpin(1)
+
+    def _unpin(self, kept: int) -> None:
+        """Let the inputs of datums be collected again, the last ``kept`` datums' excepted."""
+        shared = contents.shared(self._setting.store)
+        while len(self._pinned) > kept:
+            shared.unpin(self._pinned.pop(0))
 
     def process(self, datum: Datum) -> None:
         """Run one datum, with its tries, and keep the outcome."""
         setting, transform = self._setting, self._setting.details.transform
         own = staging.environment(datum, setting.job.id)
-        env = {**setting.env, **own}
+        env, env_file = {**setting.env, **own}, staging.env_file(own)
         self.current = (datum, time.time_ns())
         stats, reason, recovered = Stats(), "", False
         attempt = 0
@@ -155,13 +144,13 @@ class Worker:
             attempt += 1
             self._restart.clear()
             stats = Stats()
-            self.stage(datum, own, stats)
+            self.stage(datum, env_file, stats)
             output = DatumOutput(setting.log, datum, self.name)
             began = time.monotonic()
             try:
                 self._run(list(transform.cmd), list(transform.stdin), env, output)
                 stats.process_time = time.monotonic() - began
-                self.keep(datum, own, stats)
+                self.keep(datum, env_file, stats)
                 self.current = None
                 return
             except Failed as problem:
@@ -175,14 +164,18 @@ class Worker:
             setting.log.write(
                 f"datum {datum.id} failed (try {attempt} of {setting.tries}): {reason}", datum, self.name, user=False
             )
-        self.drop(datum, own, stats, reason, recovered)
+        self.drop(datum, env_file, stats, reason, recovered)
         self.current = None
 
-    def stage(self, datum: Datum, own: dict[str, str], stats: Stats) -> None:
+    def stage(self, datum: Datum, env: bytes, stats: Stats) -> None:
         """Put the datum's files where the code will look for them."""
         began = time.monotonic()
-        staging.clear(self._sandbox.pfs)
-        stats.download_bytes = staging.stage(self._sandbox.pfs, datum, staging.env_file(own), self.reader.view)
+        snapshot = self.reader.snapshot()
+        self._staged = staging.stage(self._sandbox.pfs, datum, env, snapshot, self.reader.tree)
+        pinned = [container for _, entry in self._staged.files for container in contents.containers_of(entry[3])]
+        contents.shared(self._setting.store).pin(pinned)
+        self._pinned.append(pinned)
+        stats.download_bytes = self._staged.size
         stats.download_time = time.monotonic() - began
 
     def _run(self, cmd: list[str], stdin: list[str], env: dict[str, str], output: Callable[[bytes], None]) -> None:
@@ -201,54 +194,29 @@ class Worker:
             return False
         return True
 
-    def keep(self, datum: Datum, own: dict[str, str], stats: Stats) -> None:
+    def keep(self, datum: Datum, env: bytes, stats: Stats) -> None:
         """Collect the outputs of a datum that succeeded. Raises Failed for a name that cannot be stored."""
         began = time.monotonic()
         box = self._sandbox
         found = staging.collect(box.pfs, box.tmp, self._setting.store.path, box.of_host)
-        batch = self._batch
-        for output in found:
-            stats.upload_bytes += output.size
-            kept = f"{meta.directory(datum.id)}out{output.path}"
-            if output.size > LARGE:
-                for target, change in ((output.path, batch.out), (kept, batch.meta)):
-                    with open(output.source, "rb") as file:
-                        while part := file.read(PIECE):
-                            change.append(target, part, datum.id)
-            else:
-                data = Path(output.source).read_bytes()
-                batch.out.append(output.path, data, datum.id)
-                batch.meta.append(kept, data, datum.id)
-                batch.size += len(data)
+        stats.upload_bytes = self._batch.add_outputs(datum.id, found)
         stats.upload_time = time.monotonic() - began
-        self.record(datum, own, stats, meta.PROCESSED, "")
+        self.record(datum, env, self._staged, stats, meta.PROCESSED, "")
 
-    def drop(self, datum: Datum, own: dict[str, str], stats: Stats, reason: str, recovered: bool) -> None:
+    def drop(self, datum: Datum, env: bytes, stats: Stats, reason: str, recovered: bool) -> None:
         """Record a datum that failed all its tries; its outputs are lost."""
         if recovered:
-            self.record(datum, own, stats, meta.RECOVERED, "")
+            self.record(datum, env, self._staged, stats, meta.RECOVERED, "")
         else:
             if reason.startswith(OUT_OF_MEMORY):
                 self._setting.out_of_memory[datum.id] = reason
-            self.record(datum, own, stats, meta.FAILED, reason)
+            self.record(datum, env, self._staged, stats, meta.FAILED, reason)
 
-    def record(self, datum: Datum, own: dict[str, str], stats: Stats, state: str, reason: str) -> None:
+    def record(self, datum: Datum, env: bytes, staged: staging.Staged, stats: Stats, state: str, reason: str) -> None:
         """Note how a datum ended and what it read, and write everything down when it is time."""
-        setting, batch = self._setting, self._batch
-        batch.meta.append(
-            meta.path(datum.id),
-            meta.encode(datum, setting.job, setting.details.salt, stats, setting.image, state, reason),
-            datum.id,
-        )
-        folder = meta.directory(datum.id)
-        batch.meta.append(folder + ".env", staging.env_file(own), datum.id)
-        snapshot = self.reader.snapshot()
-        for file in datum.files:
-            target = f"{folder}{file.name}{file.path}"
-            batch.meta.copy_from(snapshot, setting.commits[file.commit], file.path, target, False, datum.id)
-        batch.states.append((datum.id, state))
-        batch.stats.add(stats)
-        if batch.full():
+        about = self._setting.encode(datum, stats, state, reason)
+        self._batch.add_datum(datum, about, env, staged.files, stats, state)
+        if self._batch.full():
             self.flush()
 
     def status(self) -> pps_pb2.WorkerStatus:
@@ -262,4 +230,4 @@ class Worker:
         return found
 
 
-__all__ = ["Batch", "Failed", "Killed", "Setting", "Worker"]
+__all__ = ["Failed", "Killed", "Setting", "Worker"]

@@ -1,0 +1,156 @@
+"""What the workers of a job have done and not yet written down."""
+
+from __future__ import annotations
+
+import os
+from io import FileIO
+from typing import Any
+
+from pachd.pfs import changes, filesets
+from pachd.pps import meta, staging
+from pachd.pps.datums import Datum
+from pachd.pps.meta import Stats
+from pachd.store import Store, Txn, contents, system
+from pachd.store.contents import BlockHasher, Content, ContentWriter
+from pachd.store.tree import Entry
+
+_LARGE = 4 << 20  # bytes; a larger output goes into the store piece by piece
+_PIECE = 1 << 20  # bytes
+_OPS_PER_ROW = 20_000
+_AGE = 0.25  # seconds
+_DATUMS = 512
+_BYTES = 32 << 20
+
+
+def _open(source: str) -> FileIO:
+    try:
+        return FileIO(source)
+    except PermissionError:  # the code took everybody's right to read it; on a cluster the worker is root
+        os.chmod(source, 0o600)
+        return FileIO(source)
+
+
+class Batch:
+    """Datums that are over: how they ended, and the changes that they make to the output and the meta commit.
+
+    The bytes of an output are kept once for both.  `close` it in any case.
+    """
+
+    def __init__(self, store: Store, most: int = 0) -> None:
+        self._writer = ContentWriter(store)
+        self._out: list[changes.Op] = []
+        self._meta: list[changes.Op] = []
+        self._sizes = [0, 0]
+        self._memory = 0
+        self._most = most or _DATUMS
+        self.states: list[tuple[str, str]] = []
+        self.stats = Stats()
+        self._since = system.monotonic()
+
+    def close(self) -> None:
+        """Let go of what was not written."""
+        self._writer.close()
+
+    def full(self) -> bool:
+        """Whether it is time to write it down."""
+        return (
+            len(self.states) >= self._most
+            or self._memory > _BYTES
+            or len(self._meta) >= _OPS_PER_ROW
+            or system.monotonic() - self._since > _AGE
+        )
+
+    def add_outputs(self, datum: str, outputs: list[staging.Output]) -> int:
+        """Take the files that a datum's code left; how many bytes they have."""
+        total = 0
+        folder = meta.directory(datum) + "out"
+        made = []
+        for path, source, size in outputs:
+            if size > _LARGE:
+                content = self._stream(source)
+            else:
+                with _open(source) as file:
+                    content = self._content(file.read())
+            made.append((path, content))
+            total += content.size
+        self._out += [(changes.ADD, f"{path}\0{datum}", *content) for path, content in made]
+        self._meta += [(changes.ADD, f"{folder}{path}\0{datum}", *content) for path, content in made]
+        self._memory += total
+        self._sizes[0] += total
+        self._sizes[1] += total
+        return total
+
+    def _content(self, data: bytes) -> Content:
+        return Content(len(data), contents.content_hash(data), self._writer.add(data), b"")
+
+    def _stream(self, source: str) -> Content:
+        hasher = BlockHasher()
+        refs: tuple[int, ...] = ()
+        size = 0
+        with _open(source) as file:
+            while piece := file.read(_PIECE):
+                hasher.update(piece)
+                size += len(piece)
+                new = self._writer.add(piece)
+                if refs and refs[-3] == new[0] and refs[-2] + refs[-1] == new[1]:
+                    refs = (*refs[:-1], refs[-1] + new[2])
+                else:
+                    refs += new
+        digest, blocks = hasher.finish()
+        return Content(size, digest, refs, blocks)
+
+    def add_datum(
+        self,
+        datum: Datum,
+        about: bytes,
+        env: bytes,
+        inputs: list[tuple[str, Entry]],
+        stats: Stats,
+        state: str,
+    ) -> None:
+        """Note how a datum ended: its meta file, its environment, and (path below `/pfs`, entry) of what it read."""
+        id = datum.id
+        folder = meta.directory(id)
+        ops = self._meta
+        ops.append((changes.ADD, f"{meta.path(id)}\0{id}", *self._content(about)))
+        ops.append((changes.ADD, f"{folder}.env\0{id}", *self._content(env)))
+        size = len(about) + len(env)
+        for path, entry in inputs:
+            ops.append((changes.ADD, f"{folder}{path}\0{id}", *entry[1:]))
+            size += entry[1]
+        self._sizes[1] += size
+        self.states.append((id, state))
+        self.stats.add(stats)
+
+    def seal(self) -> None:
+        """Make large contents durable, before the transaction that names them."""
+        self._writer.seal()
+
+    def apply(self, txn: Txn, job: int, out: Any, about: Any) -> None:
+        """Write it down: changes of the rows of the output and the meta commit, states and counts of the job's row."""
+        self._writer.flush(txn)
+        for row, ops, size in ((out, self._out, self._sizes[0]), (about, self._meta, self._sizes[1])):
+            if ops:
+                parts = [changes.pack(ops[i : i + _OPS_PER_ROW]) for i in range(0, len(ops), _OPS_PER_ROW)]
+                filesets.add(txn, row, parts, size)
+        txn.db.executemany(
+            "INSERT OR REPLACE INTO pps_datums VALUES (?,?,?)", [(job, datum, state) for datum, state in self.states]
+        )
+        count = dict.fromkeys((meta.PROCESSED, meta.FAILED, meta.RECOVERED), 0)
+        for _, state in self.states:
+            count[state] += 1
+        stats = self.stats
+        txn.db.execute(
+            "UPDATE pps_jobs SET processed=processed+?, failed=failed+?, recovered=recovered+?, "
+            "download_time=download_time+?, process_time=process_time+?, upload_time=upload_time+?, "
+            "download_bytes=download_bytes+?, upload_bytes=upload_bytes+? WHERE pk=?",
+            (
+                *count.values(),
+                stats.download_time,
+                stats.process_time,
+                stats.upload_time,
+                stats.download_bytes,
+                stats.upload_bytes,
+                job,
+            ),
+        )
