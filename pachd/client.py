@@ -299,7 +299,7 @@ class _Upload:
             self._room.release()
             if data:
                 with stream._wrapper:
-                    await wire.send(stream._stream, data)
+                    await wire.send(stream._stream, [data])
         await stream.end()
 
 
@@ -419,7 +419,7 @@ async def _feed(stream: _Stream, requests: Iterator[Message]) -> None:
     end = object()
     while (request := await loop.run_in_executor(None, next, requests, end)) is not end:
         with stream._wrapper:
-            await wire.send(stream._stream, wire.frame(request.SerializeToString()))  # type: ignore[attr-defined]
+            await wire.send(stream._stream, [wire.frame(request.SerializeToString())])  # type: ignore[attr-defined]
     await stream.end()
 
 

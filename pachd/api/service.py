@@ -161,7 +161,7 @@ class Call:
         if not self._replied:
             self._replied = True
             await self._stream.send_initial_metadata()
-        await wire.send(self._stream._stream, framed)
+        await wire.send(self._stream._stream, [framed])
         self._stream._send_message_done = True
 
     async def send_all(self, make: Callable[[Snapshot], Iterator[Message | bytes]]) -> None:
