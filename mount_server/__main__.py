@@ -22,6 +22,8 @@ from mount_server.metrics import Metrics
 from mount_server.pachd_source import PachdSource
 from mount_server.vfs import Vfs
 
+SWITCH_INTERVAL = 0.001  # seconds
+
 _SPEC = re.compile(
     r"(?:(?P<project>[^/@:=+]+)/)?(?P<repo>[^/@:=+]+)(?:@(?P<branch>[^=:+]+))?(?:=(?P<commit>[0-9a-f]+))?(?::(?P<path>[^+]*))?(?P<mode>\+w)?\Z"
 )
@@ -132,6 +134,8 @@ def _serve(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
+    # a read passes through four threads: none of them may keep the others waiting for Python's 5 ms
+    sys.setswitchinterval(SWITCH_INTERVAL)
     mounts = Mounts(state, address, PachdSource, mount_dir)
     fuse = FuseMount(Vfs(mounts), mount_dir, on_end=stop.set, allow_other=allow_other)
     server = _Server(

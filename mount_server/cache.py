@@ -13,12 +13,14 @@ from pathlib import Path
 
 from mount_server.disk import disk, write_all
 from mount_server.errors import MountError, PachdFailed
+from mount_server.source import Piece
 
 BLOCK = 128 * 1024  # bytes; what the kernel asks for at a time
 SMALL = 128 * 1024  # bytes; files up to this size are kept whole, in memory
 AHEAD = 64 * 1024 * 1024  # bytes a stream may be ahead of its reader
+AHEAD_AT_FIRST = 2 * 1024 * 1024  # bytes ahead of one who has read nothing yet: it may be after a header only
 
-Fetch = Callable[[int, int], Iterator[bytes]]  # (offset, size; 0 = to the end) -> pieces
+Fetch = Callable[[int, int], Iterator[Piece]]  # (offset, size; 0 = to the end) -> pieces
 
 
 class ReadCache:
@@ -200,21 +202,22 @@ class CachedFile:
                     continue
                 break
         start, stop = missing[0] * BLOCK, min((missing[1] + 1) * BLOCK, self.size)
-        for at, data in _blocks(fetch(start, stop - start), start, self.size):
-            self._store(at, data)
+        at = start
+        for data in fetch(start, stop - start):
+            at = self._store(start, at, data)
         if self._missing(offset, end) is not None:
             raise PachdFailed(f"pachd sent fewer bytes than the file has ({self.size})")
 
     def _run(self, stream: "_Stream", fetch: Fetch) -> None:
-        pieces: Iterator[bytes] | None = None
+        pieces: Iterator[Piece] | None = None
         try:
             pieces = fetch(stream.position, 0)
-            for at, data in _blocks(pieces, stream.position, self.size):
-                self._store(at, data)
+            for data in pieces:
+                at = self._store(stream.start, stream.position, data)
                 with self._changed:
-                    stream.position = at + len(data)
+                    stream.position = at
                     self._changed.notify_all()
-                    while not stream.stopped and stream.position > stream.wanted + AHEAD:
+                    while not stream.stopped and stream.position > stream.limit():
                         self._changed.wait(5)
                     if stream.stopped:
                         return
@@ -233,44 +236,32 @@ class CachedFile:
                     self._stream = None
                 self._changed.notify_all()
 
-    def _store(self, offset: int, data: bytes) -> None:
+    def _store(self, start: int, offset: int, data: Piece) -> int:
+        """Keep a piece of a transfer that began at `start`, a block's border. :return: where the next piece belongs."""
+        end = offset + len(data)
         with disk("the read cache"):
             # all of it, or its blocks would count as fetched and read as NUL bytes
             write_all(self._file(), data, offset)
-        with self._changed:
-            for block in range(offset // BLOCK, (offset + len(data) + BLOCK - 1) // BLOCK):
-                self._blocks[block] = 1
-            if not self._complete and 0 not in self._blocks:
-                os.rename(self._partial, self.path)
-                self._complete = True
+        first = max(offset // BLOCK, start // BLOCK)
+        # only the file's last block may be short
+        last = len(self._blocks) if end >= self.size else end // BLOCK
+        if first < last:
+            with self._changed:
+                self._blocks[first:last] = b"\1" * (last - first)
+                if not self._complete and 0 not in self._blocks:
+                    os.rename(self._partial, self.path)
+                    self._complete = True
+        return end
 
 
 class _Stream:
     """A transfer that runs ahead of a reader. All fields are guarded by the file's condition."""
 
     def __init__(self, position: int, wanted: int) -> None:
-        self.position, self.wanted = position, wanted
+        self.start, self.position, self.wanted = position, position, wanted
         self.stopped = False
         self.error: MountError | None = None
 
-
-def _blocks(pieces: Iterator[bytes], offset: int, size: int) -> Iterator[tuple[int, bytes]]:
-    """Cut pieces at block borders; only the file's last block may be short. `offset` is at a border."""
-    parts: list[bytes] = []
-    held = 0
-    for piece in pieces:
-        parts.append(piece)
-        held += len(piece)
-        if held >= BLOCK:
-            whole = parts[0] if len(parts) == 1 else b"".join(parts)
-            cut = held - held % BLOCK
-            if cut == held:
-                yield offset, whole
-                parts = []
-            else:
-                yield offset, whole[:cut]
-                parts = [whole[cut:]]
-            offset += cut
-            held -= cut
-    if held and offset + held == size:
-        yield offset, b"".join(parts)
+    def limit(self) -> int:
+        """How far it may run now: the further its reader has come, the further ahead."""
+        return self.wanted + min(AHEAD, AHEAD_AT_FIRST + 4 * (self.wanted - self.start))

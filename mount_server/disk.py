@@ -22,7 +22,7 @@ def disk(what: str) -> Iterator[None]:
         raise MountError(f"{what} cannot be written: {e.strerror or e}") from e
 
 
-def write_all(fd: int, data: bytes | bytearray, offset: int) -> None:
+def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
     """Write all of `data`: a disk that is nearly full takes a part first. :raises OSError: it took no more."""
     with memoryview(data) as view:
         done = 0

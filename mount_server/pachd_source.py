@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any, cast
 
+from google.protobuf import wrappers_pb2
 from google.protobuf.json_format import MessageToDict
 from grpclib.const import Status
 
@@ -20,6 +21,7 @@ from mount_server.source import (
     Delete,
     Difference,
     Entry,
+    Piece,
     Put,
     RepoInfo,
 )
@@ -164,20 +166,21 @@ class PachdSource:
                 if not entry.is_dir:
                     yield path[1:], entry
 
-    def read(self, commit: CommitRef, path: str, offset: int, size: int) -> Iterator[bytes]:
+    def read(self, commit: CommitRef, path: str, offset: int, size: int) -> Iterator[Piece]:
         with _translated():
             request = pfs_pb2.GetFileRequest(file=_file(commit, path), offset=offset)
             replies = self._client.pfs.GetFile(request, timeout=STREAM_TIMEOUT)
             left = size
             try:
-                for piece in replies:
-                    data = piece.value
-                    if size:
-                        if len(data) >= left:
-                            yield data[:left]
-                            return
-                        left -= len(data)
-                    yield data
+                for batch in replies.batches():
+                    for message in batch:
+                        data = _value(message)
+                        if size:
+                            if len(data) >= left:
+                                yield data[:left]
+                                return
+                            left -= len(data)
+                        yield data
             finally:
                 replies.close()
 
@@ -297,6 +300,17 @@ class PachdSource:
                     )
         finally:
             replies.close()
+
+
+def _value(message: bytes) -> Piece:
+    """The bytes of an encoded BytesValue, without copying them: a tag, a length in groups of 7 bits, the bytes."""
+    if message[:1] != b"\x0a":
+        value: bytes = wrappers_pb2.BytesValue.FromString(message).value
+        return value
+    at = 1
+    while message[at] & 0x80:
+        at += 1
+    return memoryview(message)[at + 1 :]
 
 
 class _Pipe:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from mount_server.cache import SMALL, ReadCache
 from mount_server.errors import MountError
 from mount_server.listing import CommitTree, split
-from mount_server.source import CommitRef, Entry, Source
+from mount_server.source import CommitRef, Entry, Piece, Source
 
 BULK_LIMIT = 64 * 1024 * 1024  # bytes; a directory of small files up to this size is fetched at once
 BULK_WITHIN = 10.0  # seconds between two misses in one directory that start the read-ahead
@@ -33,7 +33,7 @@ class FileReader:
                 self._data = self._contents.small(self._tree, self._ref, self._path, self.size, self.hash)
             return self._data[offset : offset + size]
         # the kernel reads ahead with several requests at once: "a little out of order" is still sequential
-        sequential = 0 < offset and abs(offset - self._end) <= 1024 * 1024
+        sequential = abs(offset - self._end) <= 1024 * 1024
         self._end = offset + size
         return self._large.read(offset, size, self._fetch, sequential)
 
@@ -45,7 +45,7 @@ class FileReader:
                 large.stop()
             self._contents.cache.release(large)
 
-    def _fetch(self, offset: int, size: int) -> Iterator[bytes]:
+    def _fetch(self, offset: int, size: int) -> Iterator[Piece]:
         return self._contents.source.read(self._ref, self._path, offset, size)
 
 

@@ -9,6 +9,9 @@ Denied, PachdFailed. All may be called from any thread.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
+Piece = bytes | memoryview
+"""A part of a file's content, not to be changed."""
+
 
 class Entry(NamedTuple):
     """A file or directory in a commit. `mtime` is in nanoseconds; `hash` is the store's own, b"" for directories."""
@@ -125,7 +128,7 @@ class Source(Protocol):
     def walk(self, commit: CommitRef, glob: str) -> Iterator[tuple[str, Entry]]:
         """All files (no directories) that match a PFS glob, sorted by path."""
 
-    def read(self, commit: CommitRef, path: str, offset: int, size: int) -> Iterator[bytes]:
+    def read(self, commit: CommitRef, path: str, offset: int, size: int) -> Iterator[Piece]:
         """The bytes of a file from `offset`; `size` 0 means to the end. Closing the iterator stops the transfer."""
 
     def read_directory(self, commit: CommitRef, directory: str) -> Iterator[tuple[str, bytes]]:
