@@ -14,6 +14,8 @@ from pachd.pfs import writing
 from pachd.pps import batching, hooks, jobs, logs, pipelines
 from pachd.pps.executor import Executor
 from pachd.pps.run import Run
+from pachd.pps.service import ServiceRun
+from pachd.pps.standing import Standing
 from pachd.proto import pfs_pb2, pps_pb2
 from pachd.store import Snapshot, Store, system
 
@@ -44,7 +46,8 @@ class Engine:
         self._wake = threading.Event()
         self._stopping = False
         self._lock = threading.Lock()
-        self._runs: dict[int, Run] = {}  # by pipeline
+        self._standing = Standing(store, self.work, self.executor)
+        self._runs: dict[int, Run | ServiceRun] = {}  # by pipeline
         self._not_before: dict[int, float] = {}  # by job: when it may be tried again, monotonic seconds
         self._thread: threading.Thread | None = None
         self._unsubscribe: Callable[[], None] | None = None
@@ -54,6 +57,7 @@ class Engine:
         shutil.rmtree(self.work, ignore_errors=True)
         self.work.mkdir(parents=True, exist_ok=True)
         self.executor.start()
+        self._standing.start()
         self._unsubscribe = self.store.subscribe(self._wake.set)
         self._wake.set()
         self._thread = threading.Thread(target=self._loop, name="scheduler", daemon=True)
@@ -67,6 +71,7 @@ class Engine:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout)
+        self._standing.stop(timeout)
         with self._lock:
             runs = list(self._runs.values())
         for run in runs:
@@ -85,7 +90,7 @@ class Engine:
         if run is None or not run.restart(filters):
             raise PachError(f"datum matching filter [{' '.join(filters)}] could not be found for job ID {job.id}")
 
-    def _find(self, job: pps_pb2.Job) -> Run | None:
+    def _find(self, job: pps_pb2.Job) -> Run | ServiceRun | None:
         project = job.pipeline.project.name or "default"
         with self._lock:
             for run in self._runs.values():
@@ -113,6 +118,7 @@ class Engine:
 
     def _schedule(self) -> None:
         self._reap()
+        self._standing.update()
         with self.store.read() as snapshot:
             rows = snapshot.db.execute(
                 "SELECT MIN(j.pk) AS pk, j.pipeline FROM pps_jobs j WHERE j.finished=0 GROUP BY j.pipeline"
@@ -187,10 +193,17 @@ class Engine:
                         "unrunnable because the following upstream pipelines failed: " + ", ".join(failed),
                     )
         elif state == "ready":
-            run = Run(self.store, pk, self.work, self.executor, self.worker_service, self._wake.set)
+            run = self._make(pk)
             with self._lock:
                 self._runs[pipeline] = run
             run.start()
+
+    def _make(self, pk: int) -> Run | ServiceRun:
+        with self.store.read() as snapshot:
+            row = jobs.find_pk(snapshot, pk)
+        if row is not None and pps_pb2.PipelineInfo.FromString(row["info"]).details.HasField("service"):
+            return ServiceRun(self.store, pk, self.work, self.executor, self._wake.set)
+        return Run(self.store, pk, self.work, self.executor, self.worker_service, self._wake.set)
 
     def _pipeline_state(self, row: sqlite3.Row, first: dict[int, int]) -> None:
         """STARTING becomes RUNNING, or FAILURE with the reason why it cannot run."""
@@ -198,9 +211,7 @@ class Engine:
         if row["state"] == pipelines.CRASHING and row["pk"] in first:
             return  # the job will tell
         wanted, reason = pipelines.RUNNING, ""
-        if info.details.HasField("spout"):
-            wanted, reason = pipelines.FAILURE, "this pachd cannot run spouts"
-        elif not info.details.transform.cmd:
+        if not info.details.transform.cmd:
             wanted, reason = pipelines.FAILURE, "nothing to run: no transform.cmd"
         elif problem := self.executor.problem():
             wanted, reason = pipelines.CRASHING, problem

@@ -24,8 +24,16 @@ def _stop_job(txn: Txn, request: pps_pb2.StopJobRequest) -> transaction_pb2.Tran
     return transaction_pb2.TransactionResponse()
 
 
+def _update_job_state(txn: Txn, request: pps_pb2.UpdateJobStateRequest) -> transaction_pb2.TransactionResponse:
+    jobs.update_state(txn, request)
+    return transaction_pb2.TransactionResponse()
+
+
 if jobs.on_new_commits not in propagate.on_new_commits:
     propagate.on_new_commits.append(jobs.on_new_commits)
 transactions.executors.update(
-    create_pipeline=_create_pipeline, create_pipeline_v2=_create_pipeline_v2, stop_job=_stop_job
+    create_pipeline=_create_pipeline,
+    create_pipeline_v2=_create_pipeline_v2,
+    stop_job=_stop_job,
+    update_job_state=_update_job_state,
 )

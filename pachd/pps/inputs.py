@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pachd.errors import PachError
+from pachd.pfs import schedule
 from pachd.proto import pps_pb2
 from pachd.types import Branch, Repo
 
@@ -84,11 +85,10 @@ def validate(node: pps_pb2.Input, project: str) -> None:
         if which == "pfs":
             _validate_pfs(part.pfs)
         elif which == "cron":
-            fields = part.cron.spec.split()
-            if not part.cron.spec.startswith("@") and len(fields) != 5:
-                raise PachError(
-                    f"error parsing cron-spec: Expected exactly 5 fields, found {len(fields)}: {part.cron.spec}"
-                )
+            try:
+                schedule.parse(part.cron.spec)
+            except PachError as error:
+                raise PachError(f"error parsing cron-spec: {error}") from None
         elif which != "cross" and any(leaf.HasField("pfs") and leaf.pfs.s3 for leaf in walk(part)):
             raise PachError(f"S3 inputs in {which} expressions are not supported")
 

@@ -36,9 +36,10 @@ def on_new_commits(txn: Txn, rows: Sequence[Any]) -> None:
         if found is None or found["stopped"]:
             continue
         info = pps_pb2.PipelineInfo.FromString(found["info"])
-        if info.details.HasField("spout") or info.details.output_branch != row.branch:
+        if info.details.output_branch != row.branch or row.origin != pfs_pb2.AUTO:
             continue
-        if row.origin != pfs_pb2.AUTO:
+        if info.details.HasField("spout"):  # has no jobs; what its code commits comes after this one
+            commits.finish_commit(txn, Commit(row.repo, row.id), description="close spout commit", force=True)
             continue
         txn.db.execute(
             "INSERT OR IGNORE INTO pps_jobs (pipeline, id, version, state, created) VALUES (?,?,?,?,?)",
@@ -61,6 +62,17 @@ def find_pk(txn: Snapshot, pk: int) -> sqlite3.Row | None:
     """The same by primary key; None when the job is gone."""
     row: sqlite3.Row | None = txn.db.execute(_SELECT + "WHERE j.pk=?", (pk,)).fetchone()
     return row
+
+
+def terminal(state: int) -> bool:
+    """Whether a job in this state has ended."""
+    return state in TERMINAL
+
+
+def of_pipeline(txn: Snapshot, pipeline: pps_pb2.Pipeline) -> Iterator[sqlite3.Row]:
+    """All jobs of a pipeline, of every version, oldest first; none when there is no such pipeline."""
+    values = (pipeline.project.name or "default", pipeline.name)
+    yield from txn.db.execute(_SELECT + "WHERE p.project=? AND p.name=? ORDER BY j.pk", values)
 
 
 def message(row: sqlite3.Row) -> pps_pb2.Job:
@@ -191,24 +203,26 @@ def list_jobs(
 
 
 def list_sets(
-    txn: Snapshot, projects: Sequence[str], before: int = 0, number: int = 0, reverse: bool = False
+    txn: Snapshot, projects: Sequence[str], before: int = 0, reverse: bool = False
 ) -> Iterator[tuple[str, list[sqlite3.Row]]]:
-    """(job set ID, its jobs), newest set first."""
+    """(job set ID, its jobs), by the newest job of each set, newest first; ``reverse``: by the oldest, oldest first.
+
+    ``before`` (ns) is an exclusive bound on the time by which a set is sorted.
+    """
     where: list[str] = ["1"]
     values: list[Any] = []
     if projects:
         where.append(f"p.project IN ({','.join('?' * len(projects))})")
         values.extend(projects)
     having = ""
+    which = "MIN" if reverse else "MAX"
     if before:
-        having = f"HAVING MAX(j.created) {'>' if reverse else '<'} ?"
+        having = f"HAVING {which}(j.created) {'>' if reverse else '<'} ?"
     order = "ASC" if reverse else "DESC"
     sql = (
         f"SELECT j.id AS id FROM pps_jobs j JOIN pps_pipelines p ON p.pk=j.pipeline WHERE {' AND '.join(where)} "
-        f"GROUP BY j.id {having} ORDER BY MAX(j.created) {order}, MAX(j.pk) {order}"
+        f"GROUP BY j.id {having} ORDER BY {which}(j.created) {order}, {which}(j.pk) {order}"
     )
-    if number:
-        sql += f" LIMIT {int(number)}"
     for row in txn.db.execute(sql, [*values, before] if before else values).fetchall():
         yield row["id"], list(list_jobs(txn, projects, job_set=row["id"]))
 
@@ -260,6 +274,40 @@ def stop_all(txn: Txn, pipeline: int, reason: str) -> None:
     """Kill every unfinished job of a pipeline."""
     for row in txn.db.execute(_SELECT + "WHERE j.pipeline=? AND j.finished=0 ORDER BY j.pk", (pipeline,)).fetchall():
         finish(txn, row, KILLED, reason)
+
+
+def update_state(txn: Txn, request: pps_pb2.UpdateJobStateRequest) -> None:
+    """What a worker says of its job; NotFound, or PachError when the job has ended."""
+    row = find(txn, request.job)
+    if row["state"] in TERMINAL:
+        raise PachError(f"job {row['project']}/{row['name']}@{row['id']} has already finished")
+    stats = request.stats
+    txn.db.execute(
+        "UPDATE pps_jobs SET restarts=?, processed=?, skipped=?, failed=?, recovered=?, total=?, download_time=?, "
+        "process_time=?, upload_time=?, download_bytes=?, upload_bytes=? WHERE pk=?",
+        (
+            request.restart,
+            request.data_processed,
+            request.data_skipped,
+            request.data_failed,
+            request.data_recovered,
+            request.data_total,
+            stats.download_time.ToNanoseconds() / 1e9,
+            stats.process_time.ToNanoseconds() / 1e9,
+            stats.upload_time.ToNanoseconds() / 1e9,
+            stats.download_bytes,
+            stats.upload_bytes,
+            row["pk"],
+        ),
+    )
+    if request.state in (*TERMINAL, FINISHING):
+        finish(txn, row, SUCCESS if request.state == FINISHING else request.state, request.reason)
+    else:
+        txn.db.execute(
+            "UPDATE pps_jobs SET state=?, reason=?, started=CASE WHEN started=0 AND ?=? THEN ? ELSE started END "
+            "WHERE pk=?",
+            (request.state, request.reason, request.state, RUNNING, txn.now, row["pk"]),
+        )
 
 
 def delete(txn: Txn, job: pps_pb2.Job) -> None:

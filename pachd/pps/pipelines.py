@@ -112,6 +112,13 @@ def list_pipelines(
         yield info(txn, row)
 
 
+def running(txn: Snapshot) -> list[sqlite3.Row]:
+    """The rows of all pipelines that are neither stopped nor failed."""
+    return txn.db.execute(
+        _SELECT + "WHERE v.version=p.version AND p.stopped=0 AND p.state<>? ORDER BY p.pk", (FAILURE,)
+    ).fetchall()
+
+
 def create_v2(txn: Txn, text: str, update: bool, reprocess: bool, dry_run: bool) -> str:
     """CreatePipelineV2: a spec as JSON text.  Returns the effective spec as JSON text."""
     user = spec.parse_json(text)
@@ -175,10 +182,18 @@ def _create(txn: Txn, request: pps_pb2.CreatePipelineRequest, user_json: str, ef
     if old is not None and not request.reprocess:
         salt = pps_pb2.PipelineInfo.FromString(old["info"]).details.salt
     stored.details.salt = request.salt or salt
+    _set_starts(txn, stored.details)
     if old is None:
         _insert(txn, stored, out)
     else:
         _update(txn, stored, out, old)
+
+
+def _set_starts(txn: Txn, details: pps_pb2.PipelineInfo.Details) -> None:
+    """A cron input without a start counts from now."""
+    for part in inputs.walk(details.input) if details.HasField("input") else ():
+        if part.HasField("cron") and not part.cron.HasField("start"):
+            part.cron.start.FromNanoseconds(txn.now)
 
 
 def _repo_exists(txn: Snapshot, repo: Repo) -> bool:
@@ -326,8 +341,6 @@ def delete_pipeline(
         for part in inputs.walk(stored.details.input):
             if part.HasField("cron"):
                 repos.delete_repo(txn, Repo(part.cron.project, part.cron.repo, "user"), force=force)
-            elif part.HasField("pfs") and part.pfs.HasField("trigger"):
-                branches.delete_branch(txn, Branch(Repo(part.pfs.project, part.pfs.repo, "user"), part.pfs.branch))
 
 
 def delete_all(

@@ -88,7 +88,8 @@ def make(txn: Snapshot, row: sqlite3.Row) -> Plan:
             return plan
     old = _known(txn, base) if base is not None else {}
     plan = Plan(base=base)
-    for datum in datums.create(info.details.input, glob(txn, row["id"])):
+    has_input = info.details.HasField("input")  # without one there is nothing to do
+    for datum in datums.create(info.details.input, glob(txn, row["id"])) if has_input else ():
         plan.total += 1
         before = old.pop(datum.id, None)
         if before is not None and not again and before == (datum.hash(info.details.salt), meta.PROCESSED):

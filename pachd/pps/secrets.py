@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -71,3 +72,22 @@ def values(txn: Snapshot, name: str) -> dict[str, bytes]:
     if row is None:
         raise NotFound(f'missing Kubernetes secret: secrets "{name}" not found')
     return {key: base64.b64decode(text) for key, text in json.loads(row["data"]).items()}
+
+
+def provide(txn: Snapshot, info: pps_pb2.PipelineInfo, env: dict[str, str], work: Path) -> list[tuple[str, str]]:
+    """Put secrets into the environment; returns (file on disk, path in the sandbox) of those that are mounted."""
+    mounts = []
+    for number, secret in enumerate(info.details.transform.secrets):
+        data = values(txn, secret.name)
+        if secret.env_var:
+            if secret.key not in data:
+                raise PachError(f'the secret "{secret.name}" has no key "{secret.key}"')
+            env[secret.env_var] = data[secret.key].decode(errors="replace")
+        if secret.mount_path:
+            folder = work / "secrets" / f"{info.pipeline.project.name}.{info.pipeline.name}.{number}"
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for key, value in data.items():
+                if "/" not in key and key not in ("", ".", ".."):
+                    (folder / key).write_bytes(value)
+            mounts.append((str(folder), secret.mount_path))
+    return mounts

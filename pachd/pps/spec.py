@@ -172,12 +172,6 @@ def validate_details(pipeline: pps_pb2.Pipeline, details: pps_pb2.PipelineInfo.D
         raise PachError("spout pipelines (without a service) must not have an input")
     if details.HasField("input"):
         inputs.validate(details.input, pipeline.project.name)
-    elif not details.HasField("spout"):
-        # Pachyderm takes such a pipeline and its job then runs for ever
-        raise PachError(
-            f'pipeline "{pipeline.project.name}/{pipeline.name}" has no input: name at least one repo in '
-            "the spec's input"
-        )
     if details.HasField("service") and details.HasField("parallelism_spec") and details.parallelism_spec.constant != 1:
         raise PachError("services can only be run with a constant parallelism of 1")
     for label, text in (("PodSpec", details.pod_spec), ("PodPatch", details.pod_patch)):
@@ -243,6 +237,8 @@ def details_of(request: pps_pb2.CreatePipelineRequest) -> pps_pb2.PipelineInfo.D
     details.datum_tries = details.datum_tries or 3
     details.reprocess_spec = details.reprocess_spec or "until_success"
     details.transform.image = details.transform.image or "ubuntu:20.04"
+    if details.spout.HasField("service"):
+        details.spout.service.type = details.spout.service.type or "NodePort"
     if details.HasField("service"):
         details.service.type = details.service.type or "NodePort"
     if details.HasField("input"):

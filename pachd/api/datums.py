@@ -1,0 +1,121 @@
+"""pps_v2: datums."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from google.protobuf.empty_pb2 import Empty
+
+from pachd.api.service import Call, read
+from pachd.errors import NotFound, PachError
+from pachd.pfs import read as files
+from pachd.pfs import refs
+from pachd.pps import datums, inputs, jobs, meta, plan
+from pachd.proto import pps_pb2
+from pachd.store import Snapshot
+from pachd.types import Repo
+
+
+class Datums:
+    """InspectDatum … RestartDatum."""
+
+    context: Any
+
+    @read
+    def InspectDatum(self, snapshot: Snapshot, request: pps_pb2.InspectDatumRequest, call: Call) -> Any:
+        if not request.HasField("datum"):
+            raise PachError("must specify a datum")
+        view = _meta_view(snapshot, request.datum.job)
+        if view is not None:
+            try:
+                entry = view.inspect(meta.path(request.datum.id))
+            except NotFound:
+                pass
+            else:
+                return meta.datum_info(b"".join(view.read(entry)), request.datum.job)
+        raise NotFound(f"datum {request.datum.id} not found in job {request.datum.job.id}")
+
+    @read
+    def ListDatum(self, snapshot: Snapshot, request: pps_pb2.ListDatumRequest, call: Call) -> Any:
+        if request.HasField("input"):
+            infos = _input_datums(snapshot, request.input)
+        elif request.HasField("job"):
+            infos = _job_datums(snapshot, request.job)
+        else:
+            raise PachError("must specify a job")
+        if request.filter.state:
+            states = set(request.filter.state)
+            infos = (info for info in infos if info.state in states)
+        if request.number or request.reverse or request.paginationMarker:
+            found = list(infos)
+            if request.reverse:
+                found.reverse()
+            marker = request.paginationMarker
+            if marker:
+                found = [i for i in found if (i.datum.id < marker if request.reverse else i.datum.id > marker)]
+            infos = iter(found[: request.number] if request.number else found)
+        yield from infos
+
+    async def CreateDatum(self, call: Call) -> None:
+        """Send the datums of an input in lots, as many as the client asks for each time."""
+        iterator: Iterator[pps_pb2.DatumInfo] | None = None
+        async for batch in call.batches():
+            for data in batch:
+                request = call.parse(data)
+                if iterator is None:
+                    if not request.HasField("start"):
+                        raise PachError("first message must be a StartCreateDatumRequest message")
+                    wanted = request.start.number or 100
+                    source = request.start.input
+                    iterator = iter(await call.context.read(partial(_all_datums, source=source)))
+                else:
+                    wanted = getattr(request, "continue").number or 100
+                for _ in range(wanted):
+                    info = next(iterator, None)
+                    if info is None:
+                        return
+                    await call.reply(info)
+
+    async def RestartDatum(self, call: Call) -> None:
+        request = await call.request()
+        if not request.HasField("job"):
+            raise PachError("must specify a job")
+        await call.context.read(lambda s: jobs.find(s, request.job))
+        engine = self.context.engine
+        if engine is None:
+            raise PachError("this pachd runs no pipelines")
+        engine.restart_datum(request.job, list(request.data_filters))
+        await call.reply(Empty())
+
+
+def _meta_view(snapshot: Snapshot, job: pps_pb2.Job) -> Any:
+    row = jobs.find(snapshot, job)
+    try:
+        commit = refs.resolve_commit(snapshot, (Repo(row["project"], row["name"], "meta"), row["id"]))
+    except NotFound:
+        return None
+    return files.View.of(snapshot, commit)
+
+
+def _job_datums(snapshot: Snapshot, job: pps_pb2.Job) -> Iterator[pps_pb2.DatumInfo]:
+    view = _meta_view(snapshot, job)
+    if view is None:
+        return
+    for entry in view.glob("/meta/*/meta"):
+        yield meta.datum_info(b"".join(view.read(entry)), job)
+
+
+def _input_datums(snapshot: Snapshot, source: pps_pb2.Input) -> Iterator[pps_pb2.DatumInfo]:
+    filled = pps_pb2.Input()
+    filled.CopyFrom(source)
+    inputs.fill(filled, "", "default")
+    inputs.validate(filled, "default")
+    for datum in datums.create(filled, plan.glob(snapshot)):
+        info = pps_pb2.DatumInfo(data=[meta.file_info(file) for file in datum.files])
+        info.datum.id = datum.id
+        info.stats.SetInParent()
+        yield info
+
+
+def _all_datums(snapshot: Snapshot, source: pps_pb2.Input) -> list[pps_pb2.DatumInfo]:
+    return list(_input_datums(snapshot, source))

@@ -1,0 +1,85 @@
+"""What a listing of pipelines or jobs is narrowed down to: projects, and a jq expression over each message."""
+
+import json
+import re
+import select
+import subprocess
+import sys
+from typing import Any, Self
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from pachd.errors import PachError
+
+SECONDS = 10.0  # that a filter may take for one message
+_STATE = re.compile(r'\.state\s*==\s*"(\w+)"')
+_SIMPLE = re.compile(r'\s*\.state\s*==\s*"\w+"(\s+or\s+\.state\s*==\s*"\w+")*\s*')
+
+
+def projects_of(request: Any) -> list[str]:
+    """Return the names of the projects that a request is about; empty for all."""
+    return [project.name or "default" for project in request.projects]
+
+
+class Filter:
+    """A jqFilter; use it as a context manager.
+
+    The expressions that pachctl makes of `--state` are answered at once.  Any other one is evaluated by the jq library
+    in a process of its own, where an endless or greedy expression hurts nobody.
+    """
+
+    def __init__(self, expression: str) -> None:
+        self._expression = expression.strip()
+        self._states = set(_STATE.findall(expression)) if _SIMPLE.fullmatch(expression) else None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        if self._expression and self._states is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-m", "pachd.api.jq_process", self._expression],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            self._answer()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            for pipe in (self._process.stdin, self._process.stdout):
+                assert pipe is not None
+                try:
+                    pipe.close()
+                except OSError:
+                    pass
+            self._process.wait()
+
+    def matches(self, message: Message) -> bool:
+        """Whether the expression's first result is neither false nor null; field names as `pachctl --raw` prints them.
+
+        Raises PachError: the expression is wrong, fails on this message, or takes too long.
+        """
+        if not self._expression:
+            return True
+        if self._states is not None:
+            states: Any = message.DESCRIPTOR.fields_by_name["state"].enum_type
+            number: int = getattr(message, "state")  # noqa: B009
+            return number in states.values_by_number and states.values_by_number[number].name in self._states
+        assert self._process is not None and self._process.stdin is not None
+        value = json_format.MessageToDict(message, preserving_proto_field_name=True)
+        try:
+            self._process.stdin.write(json.dumps(value).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            pass  # what it said last tells why it ended
+        return self._answer()
+
+    def _answer(self) -> bool:
+        assert self._process is not None and self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], SECONDS)[0]:
+            raise PachError(f"error applying jq filter on proto message: no result within {SECONDS:g} seconds")
+        line = self._process.stdout.readline().decode(errors="replace").strip()
+        if line not in ("true", "false"):
+            raise PachError(line or "error applying jq filter on proto message: it takes too much memory or time")
+        return line == "true"

@@ -1,0 +1,141 @@
+"""pps_v2: jobs."""
+
+from typing import Any
+
+from pachd.api.filters import Filter, projects_of
+from pachd.api.service import Call, read, write
+from pachd.errors import NotFound, PachError
+from pachd.pfs import refs
+from pachd.pps import jobs
+from pachd.proto import pps_pb2
+from pachd.store import Snapshot, Txn
+
+
+class Jobs:
+    """InspectJob … UpdateJobState."""
+
+    context: Any
+
+    def _job_info(self, row: Any, details: bool) -> pps_pb2.JobInfo:
+        engine = self.context.engine
+        workers = engine.workers(jobs.message(row)) if engine and details and row["state"] == jobs.RUNNING else ()
+        return jobs.info(row, details, workers)
+
+    async def InspectJob(self, call: Call) -> None:
+        request = await call.request()
+        if not request.HasField("job"):
+            raise PachError("must specify a job")
+        context = call.context
+        while True:
+            version = context.version
+            info = await context.read(lambda s: self._job_info(jobs.find(s, request.job), request.details))
+            if not request.wait or jobs.terminal(info.state):
+                await call.reply(info)
+                return
+            await context.newer(version)
+
+    async def InspectJobSet(self, call: Call) -> None:
+        request = await call.request()
+        context = call.context
+        sent: set[tuple[str, str]] = set()
+        while True:
+            version = context.version
+            found = await context.read(
+                lambda s: [
+                    self._job_info(row, request.details) for row in jobs.list_jobs(s, job_set=request.job_set.id)
+                ]
+            )
+            waiting = False
+            for info in reversed(found):
+                key = (info.job.pipeline.project.name, info.job.pipeline.name)
+                if request.wait and not jobs.terminal(info.state):
+                    waiting = True
+                elif key not in sent:
+                    sent.add(key)
+                    await call.reply(info)
+            if not waiting:
+                return
+            await context.newer(version)
+
+    @read
+    def ListJob(self, snapshot: Snapshot, request: pps_pb2.ListJobRequest, call: Call) -> Any:
+        pipeline = request.pipeline if request.pipeline.name else None
+        before = request.paginationMarker.ToNanoseconds() if request.HasField("paginationMarker") else 0
+        rows = jobs.list_jobs(
+            snapshot, projects_of(request), pipeline, request.history, before=before, reverse=request.reverse
+        )
+        wanted = {str(refs.resolve_commit(snapshot, commit).id) for commit in request.input_commit}
+        count = 0
+        with Filter(request.jqFilter) as filter:
+            for row in rows:
+                if request.input_commit and not _reads(snapshot, row, wanted):
+                    continue
+                info = self._job_info(row, request.details)
+                if not filter.matches(info):
+                    continue
+                yield info
+                count += 1
+                if count == request.number:
+                    return
+
+    @read
+    def ListJobSet(self, snapshot: Snapshot, request: pps_pb2.ListJobSetRequest, call: Call) -> Any:
+        if request.number < 0:
+            raise PachError("number must be non-negative")
+        before = request.paginationMarker.ToNanoseconds() if request.HasField("paginationMarker") else 0
+        count = 0
+        with Filter(request.jqFilter) as filter:
+            for id, rows in jobs.list_sets(snapshot, projects_of(request), before, request.reverse):
+                infos = (self._job_info(row, request.details) for row in rows)
+                found = [info for info in infos if filter.matches(info)]
+                if not found:
+                    continue
+                yield pps_pb2.JobSetInfo(job_set=pps_pb2.JobSet(id=id), jobs=found)
+                count += 1
+                if count == request.number:
+                    return
+
+    async def SubscribeJob(self, call: Call) -> None:
+        """Send each unfinished job of a pipeline, then each new one, once; never ends."""
+        request = await call.request()
+        if not request.pipeline.name:
+            raise PachError("pipeline must be specified")
+        context = call.context
+        known: set[int] | None = None
+        while True:
+            version = context.version
+
+            def look(snapshot: Snapshot, known: set[int] | None = known) -> tuple[set[int], list[pps_pb2.JobInfo]]:
+                rows = list(jobs.of_pipeline(snapshot, request.pipeline))
+                new = [r for r in rows if (not jobs.terminal(r["state"]) if known is None else r["pk"] not in known)]
+                return {row["pk"] for row in rows}, [self._job_info(row, request.details) for row in new]
+
+            seen, found = await context.read(look)
+            known = seen | (known or set())
+            for info in found:
+                await call.reply(info)
+            await context.newer(version)
+
+    @write(transactional="stop_job")
+    def StopJob(self, txn: Txn, request: pps_pb2.StopJobRequest, call: Call) -> None:
+        if not request.HasField("job"):
+            raise PachError("Job must be specified")
+        jobs.stop(txn, request.job, request.reason)
+
+    @write()
+    def DeleteJob(self, txn: Txn, request: pps_pb2.DeleteJobRequest, call: Call) -> None:
+        if not request.HasField("job"):
+            raise PachError("job cannot be nil")
+        jobs.delete(txn, request.job)
+
+    @write(transactional="update_job_state")
+    def UpdateJobState(self, txn: Txn, request: pps_pb2.UpdateJobStateRequest, call: Call) -> None:
+        jobs.update_state(txn, request)
+
+
+def _reads(snapshot: Snapshot, row: Any, wanted: set[str]) -> bool:
+    info = pps_pb2.PipelineInfo.FromString(row["info"])
+    try:
+        return wanted <= {commit.id for commit in jobs.input_commits(snapshot, info, row["id"]).values()}
+    except NotFound:
+        return False

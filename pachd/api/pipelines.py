@@ -1,0 +1,124 @@
+"""pps_v2: pipelines."""
+
+import itertools
+from typing import Any
+
+from google.protobuf.empty_pb2 import Empty
+
+from pachd.api.filters import Filter, projects_of
+from pachd.api.service import Call, read, write
+from pachd.api.transaction import append
+from pachd.errors import PachError
+from pachd.pps import cron, pipelines
+from pachd.proto import pps_pb2
+from pachd.store import Snapshot, Txn
+
+
+class Pipelines:
+    """CreatePipeline … PipelinesSummary."""
+
+    @write(transactional="create_pipeline")
+    def CreatePipeline(self, txn: Txn, request: pps_pb2.CreatePipelineRequest, call: Call) -> None:
+        pipelines.create(txn, request)
+
+    async def CreatePipelineV2(self, call: Call) -> None:
+        request = await call.request()
+
+        def run(txn: Txn) -> str:
+            switches = (request.update, request.reprocess, request.dry_run)
+            if not call.transaction:
+                return pipelines.create_v2(txn, request.create_pipeline_request_json, *switches)
+            text = request.create_pipeline_request_json
+            kept = pps_pb2.CreatePipelineTransaction(user_json=text, effective_json=pipelines.effective_json(txn, text))
+            kept.create_pipeline_request.update, kept.create_pipeline_request.reprocess = switches[:2]
+            append(txn, call.transaction, "create_pipeline_v2", kept)
+            return kept.effective_json
+
+        effective = await call.context.write(run)
+        await call.reply(pps_pb2.CreatePipelineV2Response(effective_create_pipeline_request_json=effective))
+
+    @read
+    def InspectPipeline(self, snapshot: Snapshot, request: pps_pb2.InspectPipelineRequest, call: Call) -> Any:
+        return pipelines.inspect_pipeline(snapshot, request.pipeline, request.details)
+
+    @read
+    def ListPipeline(self, snapshot: Snapshot, request: pps_pb2.ListPipelineRequest, call: Call) -> Any:
+        with Filter(request.jqFilter) as wanted:
+            found = (
+                info
+                for info in pipelines.list_pipelines(
+                    snapshot, projects_of(request), request.pipeline, request.history, request.commit_set.id
+                )
+                if wanted.matches(info)
+            )
+            size = request.page.page_size
+            first = size * request.page.page_index
+            yield from itertools.islice(found, first, first + size) if size else found
+
+    @write()
+    def DeletePipeline(self, txn: Txn, request: pps_pb2.DeletePipelineRequest, call: Call) -> None:
+        if request.all and not request.pipeline.name:
+            pipelines.delete_all(txn, (), request.force, request.keep_repo)
+            return
+        pipelines.delete_pipeline(txn, request.pipeline, request.force, request.keep_repo, request.must_exist)
+
+    @write()
+    def DeletePipelines(self, txn: Txn, request: pps_pb2.DeletePipelinesRequest, call: Call) -> Any:
+        projects = [] if request.all else projects_of(request) or ["default"]
+        deleted = pipelines.delete_all(txn, projects, request.force, request.keep_repo)
+        return pps_pb2.DeletePipelinesResponse(pipelines=deleted)
+
+    @write()
+    def StartPipeline(self, txn: Txn, request: pps_pb2.StartPipelineRequest, call: Call) -> None:
+        if not request.HasField("pipeline"):
+            raise PachError("request.Pipeline cannot be nil")
+        pipelines.start_pipeline(txn, request.pipeline)
+
+    @write()
+    def StopPipeline(self, txn: Txn, request: pps_pb2.StopPipelineRequest, call: Call) -> None:
+        if not request.HasField("pipeline"):
+            raise PachError("request.Pipeline cannot be nil")
+        pipelines.stop_pipeline(txn, request.pipeline, request.must_exist)
+
+    @write()
+    def RerunPipeline(self, txn: Txn, request: pps_pb2.RerunPipelineRequest, call: Call) -> None:
+        pipelines.rerun_pipeline(txn, request.pipeline, request.reprocess)
+
+    @write()
+    def RunPipeline(self, txn: Txn, request: pps_pb2.RunPipelineRequest, call: Call) -> None:
+        raise PachError("unimplemented")
+
+    async def RunCron(self, call: Call) -> None:
+        request = await call.request()
+        await call.context.ingest(lambda: cron.run_now(call.context.store, request.pipeline))
+        await call.reply(Empty())
+
+    @read
+    def CheckStatus(self, snapshot: Snapshot, request: pps_pb2.CheckStatusRequest, call: Call) -> Any:
+        wanted = request.project.name if request.HasField("project") else ""
+        for info in pipelines.list_pipelines(snapshot, [wanted] if wanted else ()):
+            if info.reason:
+                yield pps_pb2.CheckStatusResponse(
+                    project=info.pipeline.project, pipeline=info.pipeline, alerts=[info.reason]
+                )
+
+    @read
+    def PipelinesSummary(self, snapshot: Snapshot, request: pps_pb2.PipelinesSummaryRequest, call: Call) -> Any:
+        response = pps_pb2.PipelinesSummaryResponse()
+        for picker in request.projects:
+            summary = response.summaries.add()
+            summary.project.name = picker.name or "default"
+            for info in pipelines.list_pipelines(snapshot, [summary.project.name]):
+                if info.state == pps_pb2.PIPELINE_PAUSED:
+                    summary.paused_pipelines += 1
+                elif info.state in (pps_pb2.PIPELINE_FAILURE, pps_pb2.PIPELINE_CRASHING):
+                    summary.failed_pipelines += 1
+                else:
+                    summary.active_pipelines += 1
+                if info.last_job_state in (pps_pb2.JOB_FAILURE, pps_pb2.JOB_KILLED, pps_pb2.JOB_UNRUNNABLE):
+                    summary.unhealthy_pipelines += 1
+        return response
+
+    @write()
+    def DeleteAll(self, txn: Txn, request: Empty, call: Call) -> None:
+        pipelines.delete_all(txn)

@@ -1,0 +1,56 @@
+"""Pipeline templates: jsonnet, evaluated in a process of its own with limits on time and memory."""
+
+import asyncio
+import json
+import sys
+
+from google.protobuf import json_format
+
+from pachd.errors import PachError
+from pachd.pps import spec
+from pachd.proto import pps_pb2
+
+SECONDS = 15.0  # that a template may take
+
+
+async def render(template: str, args: dict[str, str]) -> pps_pb2.RenderTemplateResponse:
+    """Evaluate a jsonnet template, a function of its arguments (texts) or a plain value.
+
+    Returns its JSON text and the pipeline specs in it, one object or a list of them.  It may import from http and
+    https URLs, never files of this machine.  Raises PachError with what is wrong and where.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", "-m", "pachd.api.jsonnet_process"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    question = json.dumps({"template": template, "args": args}).encode()
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(question), SECONDS)
+    except TimeoutError:
+        raise PachError(f"template err: the template did not end within {SECONDS:g} seconds") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if not output:
+        raise PachError("template err: the template takes too much memory or time")
+    answer = json.loads(output)
+    if "error" in answer:
+        raise PachError(f"template err: {answer['error']}")
+    return _response(answer["json"])
+
+
+def _response(text: str) -> pps_pb2.RenderTemplateResponse:
+    value = json.loads(text)
+    if not isinstance(value, dict | list):
+        raise PachError(f"not a json object or list: {text}")
+    response = pps_pb2.RenderTemplateResponse(json=text)
+    for one in value if isinstance(value, list) else [value]:
+        canonical = spec.canonical(one, pps_pb2.CreatePipelineRequest.DESCRIPTOR)
+        try:
+            json_format.ParseDict(canonical, response.specs.add())
+        except json_format.ParseError as error:
+            raise PachError(f"the template's result is no pipeline spec: {error}") from None
+    return response

@@ -1,0 +1,58 @@
+"""Spouts: pipelines without jobs, whose code runs for ever and makes commits by itself."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from pachd.pps import logs, secrets, staging
+from pachd.pps.executor import Executor
+from pachd.pps.resident import Resident
+from pachd.proto import pps_pb2
+from pachd.store import Store
+
+JOB = "spout"  # what a spout's log is called in place of a job
+
+
+class Spout:
+    """The running code of one spout: `start` it, `cancel` it, `join` it."""
+
+    def __init__(self, store: Store, pipeline: int, info: pps_pb2.PipelineInfo, work: Path, executor: Executor) -> None:
+        self._store = store
+        count = max(1, info.details.parallelism_spec.constant)
+        self._log = logs.JobLog(logs.path(store.path, pipeline, JOB))
+        env = {"PPS_PIPELINE_NAME": info.pipeline.name, "PPS_PROJECT_NAME": info.pipeline.project.name}
+        env["PPS_SPEC_COMMIT"] = info.spec_commit.id
+        with store.read() as snapshot:
+            mounts = secrets.provide(snapshot, info, env, work)
+        self._residents = [
+            Resident(
+                store,
+                pipeline,
+                info,
+                executor,
+                work / f"spout-{pipeline}-{info.version}-{number}",
+                self._log,
+                lambda box: staging.prepare(str(box.pfs), {"out"}),
+                env,
+                mounts,
+                f"{info.pipeline.name}-{number}",
+                JOB,
+            )
+            for number in range(count)
+        ]
+        self._threads = [threading.Thread(target=r.run, name=JOB, daemon=True) for r in self._residents]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def cancel(self) -> None:
+        """End the code."""
+        for resident in self._residents:
+            resident.cancel()
+
+    def join(self, timeout: float | None = None) -> None:
+        for thread in self._threads:
+            thread.join(timeout)
+        self._log.close()
