@@ -45,6 +45,13 @@ Then, for example:
     metavar="SECONDS",
     help="How often to look for deleted files whose space can be freed; 0: never.",
 )
+@click.option(
+    "--executor",
+    type=click.Choice(["auto", "process", "docker"]),
+    default="auto",
+    show_default=True,
+    help="Where pipelines run: in sandboxes, in containers of their image, or whichever is possible.",
+)
 @click.option("--verbose", "-v", is_flag=True, help="Log what happens inside to stderr.")
 @click.pass_context
 def main(
@@ -52,6 +59,7 @@ def main(
     data: Path | None,
     address: str,
     token_file: Path | None,
+    executor: str,
     gc_interval: float,
     verbose: bool,
 ) -> None:
@@ -65,7 +73,7 @@ def main(
         else:
             logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
             logging.getLogger("grpclib").setLevel(logging.CRITICAL)  # it warns of every client that goes away
-        _serve(data or _default_data(), address, token_file, gc_interval)
+        _serve(data or _default_data(), address, token_file, gc_interval, executor)
 
 
 @main.command()
@@ -93,7 +101,7 @@ def _check(store: Any) -> list[str]:
         return list(collect.check(snapshot, rehash=True))
 
 
-def _serve(data: Path, address: str, token_file: Path | None, gc_interval: float) -> None:
+def _serve(data: Path, address: str, token_file: Path | None, gc_interval: float, executor: str) -> None:
     import uvloop
 
     from pachd.api.server import serve
@@ -113,7 +121,7 @@ def _serve(data: Path, address: str, token_file: Path | None, gc_interval: float
     except (StoreError, OSError) as e:
         raise click.ClickException(str(e)) from None
     with store, Collector(store, gc_interval):
-        engine = _engine(store, address)
+        engine = _engine(store, address, executor)
         try:
             uvloop.run(serve(store, host, port, deployment_id=_deployment_id(store), token=token, engine=engine))
         except OSError as e:
@@ -127,12 +135,12 @@ def _open(data: Path, create: bool = True) -> Any:
     return Store.open(data, [*pfs.SCHEMA, *getattr(pps, "SCHEMA", ())], create=create)
 
 
-def _engine(store: Any, address: str) -> Any:
+def _engine(store: Any, address: str, executor: str) -> Any:
     if importlib.util.find_spec("pachd.pps.engine") is None:
         return None
     from pachd.pps.engine import Engine
 
-    return Engine(store, address=address)
+    return Engine(store, address=address, executor=executor)
 
 
 def _deployment_id(store: Any) -> str:
