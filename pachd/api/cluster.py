@@ -3,6 +3,7 @@
 import platform
 
 from pachd.api.service import Call, Service
+from pachd.pfs import metadata
 from pachd.proto import admin_pb2, enterprise_pb2, license_pb2, version_pb2
 
 # The version of Pachyderm whose API is served: clients compare it with their own.
@@ -22,6 +23,7 @@ class Admin(Service):
             deployment_id=self.context.deployment_id,
             warnings_ok=True,  # without it pachctl says that the server is too old
             warnings=_skew(request),
+            metadata=await self.context.read(metadata.cluster),
         )
         info.web_resources.SetInParent()  # pachctl reads its fields without asking whether it is there
         await call.reply(info)

@@ -31,6 +31,18 @@ class Commits:
     def ClearCommit(self, txn: Txn, request: pfs_pb2.ClearCommitRequest, call: Call) -> None:
         commits.clear_commit(txn, required_commit(request))
 
+    @write()
+    def ForgetCommit(self, txn: Txn, request: pfs_pb2.ForgetCommitRequest, call: Call) -> Any:
+        try:
+            try:
+                row = refs.pick_commit(txn, request.commit)
+            except PachError as err:
+                raise err.wrapped("pick commits") from err
+            commits.forget_commit(txn, row)
+        except PachError as err:
+            raise err.wrapped("Forget Commit") from err
+        return pfs_pb2.ForgetCommitResponse()
+
     async def InspectCommit(self, call: Call) -> None:
         request = await call.request()
         info = await _reach(call, required_commit(request), request.wait)

@@ -10,7 +10,7 @@ from pachd.api.ingest import Ingest
 from pachd.api.keys import required_commit
 from pachd.api.service import Call, Service, read, write
 from pachd.errors import InvalidArgument, PachError
-from pachd.pfs import refs, temporary
+from pachd.pfs import cache, refs, temporary
 from pachd.pfs.modify import Modification
 from pachd.proto import pfs_pb2, storage_pb2
 from pachd.store import Snapshot, Txn
@@ -58,6 +58,28 @@ class FileSets:
     def ShardFileSet(self, snapshot: Snapshot, request: pfs_pb2.ShardFileSetRequest, call: Call) -> Any:
         shards = temporary.shard(snapshot, request.file_set_id, request.num_files, request.size_bytes)
         return pfs_pb2.ShardFileSetResponse(shards=[pfs_pb2.PathRange(lower=a, upper=b) for a, b in shards])
+
+
+class Cache:
+    """PutCache, GetCache and ClearCache of pfs_v2."""
+
+    @write()
+    def PutCache(self, txn: Txn, request: pfs_pb2.PutCacheRequest, call: Call) -> None:
+        cache.put(
+            txn,
+            request.key,
+            request.value if request.HasField("value") else None,
+            request.file_set_ids,
+            request.tag,
+        )
+
+    @read
+    def GetCache(self, snapshot: Snapshot, request: pfs_pb2.GetCacheRequest, call: Call) -> Any:
+        return pfs_pb2.GetCacheResponse(value=cache.get(snapshot, request.key))
+
+    @write()
+    def ClearCache(self, txn: Txn, request: pfs_pb2.ClearCacheRequest, call: Call) -> None:
+        cache.clear(txn, request.tag_prefix)
 
 
 class Fileset(Service):

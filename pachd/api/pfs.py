@@ -1,18 +1,20 @@
 """pfs_v2: projects, repos and branches; commits and files are in modules of their own."""
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from pachd.api.commits import Commits
 from pachd.api.files import Files
-from pachd.api.filesets import FileSets
+from pachd.api.filesets import Cache, FileSets
 from pachd.api.keys import project_name, repo_key, required_branch, required_repo
 from pachd.api.service import Call, Service, read, write
 from pachd.api.strip import strip_branch
 from pachd.auth import activation
 from pachd.auth.resources import repo_resource
 from pachd.errors import InvalidArgument, PachError
-from pachd.pfs import branches, collect, projects, refs, repos, transactions
+from pachd.pfs import branches, check, projects, refs, repos, transactions
+from pachd.pps import check as pps_check
 from pachd.proto import pfs_pb2
 from pachd.proto.auth_pb2 import Permission as P
 from pachd.store import Snapshot, Txn
@@ -166,11 +168,11 @@ class Whole:
 
     @read
     def Fsck(self, snapshot: Snapshot, request: pfs_pb2.FsckRequest, call: Call) -> Iterator[Any]:
-        for problem in collect.check(snapshot):
+        for problem in chain(check.check(snapshot), pps_check.check(snapshot)):
             yield pfs_pb2.FsckResponse(error=problem)
 
 
-class API(Whole, Projects, Repos, Branches, Commits, Files, FileSets, Service):
+class API(Whole, Projects, Repos, Branches, Commits, Files, FileSets, Cache, Service):
     name = "pfs_v2.API"
 
 

@@ -17,6 +17,7 @@ from grpclib.protocol import H2Protocol
 from pachd import wire
 from pachd.api.context import Context
 from pachd.api.service import unimplemented
+from pachd.pfs.clock import Clock
 from pachd.store import Store
 
 # Modules with a list SERVICES of Service classes.
@@ -84,6 +85,7 @@ async def serve(store: Store, host: str, port: int, *, deployment_id: str, token
     """
     context = Context(store, deployment_id, engine)
     server = Server(context, token)
+    clock = Clock(store)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -92,6 +94,7 @@ async def serve(store: Store, host: str, port: int, *, deployment_id: str, token
         await server.start(host, port)
         if engine is not None:
             await loop.run_in_executor(None, engine.start)
+        clock.start()
         where = f"[{host}]" if ":" in host else host
         version = importlib.metadata.version("howdah")
         print(f"pachd {version} listening on {where}:{port} (data in {store.path})", flush=True)
@@ -103,6 +106,7 @@ async def serve(store: Store, host: str, port: int, *, deployment_id: str, token
                 await asyncio.wait_for(server.wait_closed(), STOP_TIMEOUT)
             except TimeoutError:
                 pass
+        await loop.run_in_executor(None, clock.stop)
         if engine is not None:
             await loop.run_in_executor(None, engine.stop)
         await loop.run_in_executor(None, context.close)

@@ -145,6 +145,24 @@ def _complete(txn: Txn, pk: int) -> None:
         todo += [child["pk"] for child in waiting]
 
 
+def forget_commit(txn: Txn, row: refs.CommitRow) -> None:
+    """Drop the files of a commit that was made from others and is no head; what is built on it keeps its own.
+
+    Raises PachError if it may not be forgotten.
+    """
+    if txn.db.execute("SELECT 1 FROM commits WHERE parent_pk=? AND finished IS NULL", (row.pk,)).fetchone():
+        raise PachError("direct descendants must be closed")
+    if not txn.db.execute("SELECT 1 FROM commit_provenance WHERE commit_pk=?", (row.pk,)).fetchone():
+        raise PachError("the commit to be forgotten must be in an output repo")
+    if txn.db.execute("SELECT 1 FROM branches WHERE head_pk=?", (row.pk,)).fetchone():
+        raise PachError("check branches: the branch head cannot be a forgotten commit")
+    filesets.clear(txn, row)
+    if row.state == pfs_pb2.FINISHED:
+        txn.db.execute("UPDATE commits SET root=NULL WHERE pk=?", (row.pk,))
+        if not row.error:
+            txn.db.execute("INSERT OR IGNORE INTO forgotten (commit_pk) VALUES (?)", (row.pk,))
+
+
 def clear_commit(txn: Txn, commit: pfs_pb2.Commit) -> None:
     """Forget what was written into an open commit. Raises NotFound, or PachError if it is not open."""
     row = refs.resolve_commit(txn, commit)
@@ -194,44 +212,60 @@ def commit_info(txn: Snapshot, row: refs.CommitRow) -> pfs_pb2.CommitInfo:
 
 
 def list_commits(txn: Snapshot, request: pfs_pb2.ListCommitRequest) -> Iterator[pfs_pb2.CommitInfo]:
-    """Yield the commits of a repo, newest first: all, or the ancestors of `to` down to `from`, which is left out."""
+    """Yield the commits of a repo (of all, if its name is empty), newest first: all, or the ancestors of `to` down to
+    the one whose ID `from` has, which is left out.
+
+    `from` given as a branch must be there and ends nothing, as in Pachyderm. Raises NotFound or PachError.
+    """
     repo = refs.repo_of(request.repo)
-    try:
-        repo_pk = refs.repo_row(txn, repo)["pk"]
-    except NotFound as err:
-        raise err.wrapped("ensure repo exists") from err
-    limit = request.number if request.number > 0 else -1
-    stop = refs.resolve_commit(txn, getattr(request, "from")).pk if _names(getattr(request, "from")) else None
-    if _names(request.to):
-        rows = _line(txn, refs.resolve_commit(txn, request.to), stop)
-        if request.reverse:
-            rows = iter(list(rows)[::-1])
+    start, to = (getattr(request, name) if request.HasField(name) else None for name in ("from", "to"))
+    if any(each is not None and refs.repo_of(each.repo) != repo for each in (start, to)):
+        raise PachError(f"`from` and `to` commits need to be from repo {repo}")
+    repo_pk = None
+    if repo.name:
+        try:
+            repo_pk = refs.repo_row(txn, repo)["pk"]
+        except NotFound as err:
+            raise err.wrapped("ensure repo exists") from err
+    if start is not None:
+        refs.resolve_commit(txn, start)
+    last = refs.resolve_commit(txn, to) if to is not None else None
+    if start is not None and last is None:
+        raise PachError("cannot use `from` commit without `to` commit")
+    if last is not None and request.reverse:
+        raise PachError("cannot use 'Reverse' while also using 'From' or 'To'")
+    if last is not None:
+        rows = _line(txn, last, start.id if start is not None else "")
     else:
-        order = "ASC" if request.reverse else "DESC"
-        pks = txn.db.execute(
-            f"SELECT pk FROM commits WHERE repo_pk=? AND pk>? ORDER BY pk {order}", (repo_pk, stop or 0)
-        )
-        rows = (refs.commit_row(txn, found["pk"]) for found in pks.fetchall())
+        rows = _of_repo(txn, repo_pk, request)
+    limit = request.number if request.number > 0 else -1
     for row in rows:
         if limit == 0:
             return
-        if request.origin_kind and row.origin != request.origin_kind:
+        if not request.all and request.origin_kind and row.origin != request.origin_kind:
             continue
-        if request.HasField("started_time") and row.started >= request.started_time.ToNanoseconds():
-            continue
-        yield commit_info(txn, row)
+        info = commit_info(txn, row)
+        if row.size is None and row.root is not None:  # it failed: here, and only here, one sees what it holds
+            info.size_bytes_upper_bound = filesets.tree_of(txn, row).total().size
+        yield info
         limit -= 1
 
 
-def _names(commit: pfs_pb2.Commit) -> bool:
-    return bool(commit.id or commit.branch.name)
-
-
-def _line(txn: Snapshot, row: refs.CommitRow, stop: int | None) -> Iterator[refs.CommitRow]:
+def _line(txn: Snapshot, row: refs.CommitRow, stop: str) -> Iterator[refs.CommitRow]:
     current: refs.CommitRow | None = row
-    while current is not None and current.pk != stop:
+    while current is not None and current.id != stop:
         yield current
         current = refs.parent(txn, current)
+
+
+def _of_repo(txn: Snapshot, repo_pk: int | None, request: pfs_pb2.ListCommitRequest) -> Iterator[refs.CommitRow]:
+    order, compare = ("ASC", ">") if request.reverse else ("DESC", "<")
+    where, values = ["repo_pk=?" if repo_pk is not None else "?=0"], [repo_pk or 0]
+    if request.HasField("started_time"):
+        where.append(f"started {compare} ?")
+        values.append(min(request.started_time.ToNanoseconds(), 2**63 - 1))
+    found = txn.db.execute(f"SELECT pk FROM commits WHERE {' AND '.join(where)} ORDER BY pk {order}", values)
+    return (refs.commit_row(txn, row["pk"]) for row in found.fetchall())
 
 
 def commits_after(txn: Snapshot, repo: Repo, last: int) -> list[tuple[int, pfs_pb2.CommitInfo]]:

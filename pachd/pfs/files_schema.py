@@ -24,5 +24,18 @@ CREATE TABLE IF NOT EXISTS file_set (
     ops BLOB NOT NULL,
     expires INTEGER NOT NULL
 ) WITHOUT ROWID;
+
+-- Finished commits whose files were dropped.
+CREATE TABLE IF NOT EXISTS forgotten (
+    commit_pk INTEGER PRIMARY KEY REFERENCES commits (pk) ON DELETE CASCADE
+) WITHOUT ROWID;
+
+-- What clients keep with PutCache: a google.protobuf.Any, and the file sets that stay as long as it does.
+CREATE TABLE IF NOT EXISTS cache (key TEXT PRIMARY KEY, value BLOB NOT NULL, tag TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cache_file_set (
+    key TEXT NOT NULL REFERENCES cache (key) ON DELETE CASCADE,
+    file_set TEXT NOT NULL,
+    PRIMARY KEY (key, file_set)
+) WITHOUT ROWID;
 """
 )

@@ -118,15 +118,23 @@ def base_root(txn: Snapshot, row: CommitLike) -> bytes | None:
             if found["state"] != pfs_pb2.FINISHED:
                 repo = row.repo
                 raise PachError(f"base commit {repo}@{found['id']} for commit {repo}@{row.id} unfinished")
+            if found["root"] is None and _is_forgotten(txn, parent):
+                raise PachError("the commit is forgotten")
             root: bytes | None = found["root"]
             return root
         parent = found["parent_pk"]
     return None
 
 
+def _is_forgotten(txn: Snapshot, pk: int) -> bool:
+    return txn.db.execute("SELECT 1 FROM forgotten WHERE commit_pk=?", (pk,)).fetchone() is not None
+
+
 def tree_of(txn: Snapshot, row: CommitLike) -> Tree:
     """The tree of a commit, open or finished. Raises PachError if it is open and its parent is not finished."""
     if row.state == pfs_pb2.FINISHED:
+        if row.root is None and _is_forgotten(txn, row.pk):
+            raise PachError("the commit is forgotten")
         return Tree(Pages(txn), row.root)
     base = base_root(txn, row)
     known: dict[int, _Open] = txn.store.shared.setdefault("open commits", {})

@@ -1,47 +1,96 @@
-"""Metadata: key-value pairs that users attach to projects, repos, branches and commits."""
+"""Metadata: key-value pairs that users attach to the cluster, to projects, repos, branches, commits and pipelines."""
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from pachd.errors import NotFound, PachError
 from pachd.pfs import refs
 from pachd.proto import metadata_pb2
-from pachd.store import Txn
+from pachd.store import Snapshot, Txn
+
+_CLUSTER = "cluster_metadata"  # its key among the store's own settings
+
+
+class Target(NamedTuple):
+    """What an edit is about: how errors call it, its metadata, and how to replace that."""
+
+    name: str
+    metadata: dict[str, str]
+    save: Callable[[dict[str, str]], object]
+
+
+# Finds the pipeline of a PipelinePicker; pipelines put theirs here.
+pipelines: list[Callable[[Txn, Any], Target]] = []
 
 
 def edit(txn: Txn, edits: Sequence[metadata_pb2.Edit]) -> None:
-    """Apply edits in order, all or none. Raises PachError, with the number of the edit that cannot be done."""
+    """Apply edits in order, all or none. Raises PachError, with every edit that cannot be done and its number."""
+    wrong = []
     for number, each in enumerate(edits):
         try:
-            table, column, key, what = _target(txn, each)
-            row = txn.db.execute(f"SELECT metadata FROM {table} WHERE {column}=?", (key,)).fetchone()
-            if row is None:
-                raise NotFound(f"{what} not found")
-            new = _apply(refs.metadata(row["metadata"]), each)
+            target = _target(txn, each)
+            try:
+                target.save(_apply(target.metadata, each))
+            except PachError as err:
+                raise err.wrapped(f"edit {target.name}") from err
         except PachError as err:
-            raise PachError(f"apply edits: edit #{number}: {err}") from err
-        text = json.dumps(new, sort_keys=True)
-        txn.db.execute(f"UPDATE {table} SET metadata=? WHERE {column}=?", (text, key))
+            wrong.append(f"edit #{number}: {err}")
+    if wrong:
+        raise PachError("apply edits: " + "\n".join(wrong))
 
 
-def _target(txn: Txn, each: metadata_pb2.Edit) -> tuple[str, str, Any, str]:
+def cluster(txn: Snapshot) -> dict[str, str]:
+    """Return the metadata of the whole cluster."""
+    row = txn.db.execute("SELECT value FROM meta WHERE key=?", (_CLUSTER,)).fetchone()
+    return {} if row is None else refs.metadata(row["value"])
+
+
+def _target(txn: Txn, each: metadata_pb2.Edit) -> Target:
     kind = each.WhichOneof("target")
     try:
         if kind == "project":
-            return "projects", "name", each.project.name, f'project "{each.project.name}"'
+            name = each.project.name
+            if not txn.db.execute("SELECT 1 FROM projects WHERE name=?", (name,)).fetchone():
+                raise NotFound(f'project "{name}" not found')
+            return _row(txn, "projects", "name", name, f'project "{name}"')
         if kind == "repo":
             repo = refs.pick_repo(txn, each.repo)
-            return "repos", "pk", refs.repo_row(txn, repo)["pk"], f"repo {repo}"
+            key = f"{repo.project}/{repo.name}.{repo.type}"
+            return _row(txn, "repos", "pk", refs.repo_row(txn, repo)["pk"], f'repo "{key}"')
         if kind == "branch":
             branch = refs.pick_branch(txn, each.branch)
-            return "branches", "pk", refs.branch_row(txn, branch)["pk"], f"branch {branch}"
+            key = f"{branch.repo.project}/{branch.repo.name}.{branch.repo.type}@{branch.name}"
+            return _row(txn, "branches", "pk", refs.branch_row(txn, branch)["pk"], f'branch "{key}"')
         if kind == "commit":
             row = refs.pick_commit(txn, each.commit)
-            return "commits", "pk", row.pk, f"commit {row.key}"
+            key = f"{row.repo.project}/{row.repo.name}.{row.repo.type}@{row.id}"
+            return _row(txn, "commits", "pk", row.pk, f'commit "{key}"')
+        if kind == "pipeline" and pipelines:
+            return pipelines[0](txn, each.pipeline)
     except PachError as err:
         raise err.wrapped(f"pick {kind}") from err
-    raise PachError(f"metadata of a {kind} is not kept by this pachd" if kind else "no target given")
+    if kind == "cluster":
+        return Target("cluster metadata", cluster(txn), lambda new: _save_cluster(txn, new))
+    raise PachError("unknown target <nil>" if kind is None else f"metadata of a {kind} is not kept by this pachd")
+
+
+def _row(txn: Txn, table: str, column: str, key: Any, name: str) -> Target:
+    row = txn.db.execute(f"SELECT metadata FROM {table} WHERE {column}=?", (key,)).fetchone()
+
+    def save(new: dict[str, str]) -> None:
+        text = json.dumps(new, sort_keys=True)
+        txn.db.execute(f"UPDATE {table} SET metadata=? WHERE {column}=?", (text, key))
+
+    return Target(name, refs.metadata(row["metadata"]), save)
+
+
+def _save_cluster(txn: Txn, new: dict[str, str]) -> None:
+    text = json.dumps(new, sort_keys=True)
+    txn.db.execute(
+        "INSERT INTO meta (key, value) VALUES (?,?) ON CONFLICT (key) DO UPDATE SET value=excluded.value",
+        (_CLUSTER, text),
+    )
 
 
 def _apply(old: dict[str, str], each: metadata_pb2.Edit) -> dict[str, str]:
@@ -51,12 +100,10 @@ def _apply(old: dict[str, str], each: metadata_pb2.Edit) -> dict[str, str]:
         return dict(each.replace.replacement)
     if kind == "add_key":
         if each.add_key.key in new:
-            raise PachError(f'add key: key "{each.add_key.key}" already exists; use edit_key instead')
+            raise PachError(f'add_key target key "{each.add_key.key}" already exists; use edit_key instead')
         new[each.add_key.key] = each.add_key.value
     elif kind == "edit_key":
         new[each.edit_key.key] = each.edit_key.value
     elif kind == "delete_key":
         new.pop(each.delete_key.key, None)
-    else:
-        raise PachError("no operation given")
     return new

@@ -340,4 +340,4 @@ def pick_commit(txn: Snapshot, picker: pfs_pb2.CommitPicker) -> CommitRow:
     if kind == "branch_root":
         branch = pick_branch(txn, picker.branch_root.branch)
         return _step(txn, resolve_commit(txn, (branch.repo, branch.name)), ".", picker.branch_root.offset + 1)
-    raise PachError("commit picker cannot be empty")
+    raise PachError("commit picker cannot be nil")

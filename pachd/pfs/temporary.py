@@ -21,6 +21,7 @@ REPO = "__filesets__"
 DEFAULT_TTL = 30 * 60  # seconds
 MAX_TTL = 30 * 60
 _SECOND = 1_000_000_000
+_ALIVE = "(expires >= ? OR id IN (SELECT file_set FROM cache_file_set))"
 _SHARD_FILES, _SHARD_BYTES = 2_000_000, 1 << 30
 
 
@@ -58,7 +59,10 @@ def renew(txn: Txn, file_set: str, ttl: int) -> None:
         raise PachError(f"ttl ({ttl * _SECOND}) must be at least one second")
     if ttl > MAX_TTL:
         raise PachError(f"ttl ({ttl * _SECOND}) exceeds max ttl ({MAX_TTL * _SECOND})")
-    cursor = txn.db.execute("UPDATE file_set SET expires=? WHERE id=?", (txn.now + ttl * _SECOND, file_set))
+    cursor = txn.db.execute(
+        f"UPDATE file_set SET expires=? WHERE id=? AND {_ALIVE}",
+        (txn.now + ttl * _SECOND, file_set, system.now_ns()),
+    )
     if not cursor.rowcount:
         raise NotFound(f"tracker does not contain item: (fileset/{file_set})")
 
@@ -100,7 +104,12 @@ def view(txn: Snapshot, file_set: str) -> View:
 
 def expire(txn: Txn) -> int:
     """Drop file sets whose time is over; returns how many."""
-    return txn.db.execute("DELETE FROM file_set WHERE expires < ?", (txn.now,)).rowcount
+    return txn.db.execute(f"DELETE FROM file_set WHERE NOT {_ALIVE}", (txn.now,)).rowcount
+
+
+def require(txn: Snapshot, file_set: str, error: str) -> None:
+    """Raise PachError, with this text or for an ID that is none, unless there is such a file set."""
+    _get(txn, file_set, error)
 
 
 def rows_in_use(txn: Snapshot) -> Iterator[bytes]:
@@ -136,7 +145,9 @@ def _token(file_set: str) -> None:
 
 def _get(txn: Snapshot, file_set: str, error: str) -> tuple[list[bytes], int]:
     _token(file_set)
-    row = txn.db.execute("SELECT ops, bytes FROM file_set WHERE id=?", (file_set,)).fetchone()
+    row = txn.db.execute(
+        f"SELECT ops, bytes FROM file_set WHERE id=? AND {_ALIVE}", (file_set, system.now_ns())
+    ).fetchone()
     if row is None:
         raise PachError(error)
     return msgpack.unpackb(row[0]), row[1]
