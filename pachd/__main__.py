@@ -1,19 +1,18 @@
 """The command `pachd`: an embedded Pachyderm in one process, from one folder."""
 
 import importlib.util
-import ipaddress
-import logging
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from pachd.operations import Operations, options, split
+
 EXAMPLES = """\b
 Examples:
   pachd --data ~/howdah/pachd
   pachd --data DIR --address 127.0.0.1:30651
-  pachd --data DIR --address 0.0.0.0:30650 --token-file TOKEN
+  pachd --data DIR --address 0.0.0.0:30650 --token-file TOKEN --tls-cert CERT --tls-key KEY
   pachd fsck DIR
 
 \b
@@ -32,12 +31,6 @@ Then, for example:
 )
 @click.option("--address", default="127.0.0.1:30650", show_default=True, metavar="HOST:PORT", help="Where to listen.")
 @click.option(
-    "--token-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Every client must send the token in this file. Required when not listening on loopback.",
-)
-@click.option(
     "--gc-interval",
     type=click.FloatRange(min=0),
     default=60.0,
@@ -52,28 +45,27 @@ Then, for example:
     show_default=True,
     help="Where pipelines run: in sandboxes, in containers of their image, or whichever is possible.",
 )
-@click.option("--verbose", "-v", is_flag=True, help="Log what happens inside to stderr.")
+@options
+@click.option("--verbose", "-v", is_flag=True, help="The same as --log-level info.")
 @click.pass_context
 def main(
     context: click.Context,
+    /,
     data: Path | None,
     address: str,
-    token_file: Path | None,
     executor: str,
     gc_interval: float,
     verbose: bool,
+    **operations: Any,
 ) -> None:
     """Serve Pachyderm's gRPC API from a local folder and run its pipelines in local sandboxes.
 
     Prints one line when it is ready. SIGTERM or Ctrl-C stops it cleanly.
     """
     if context.invoked_subcommand is None:
-        if verbose:
-            logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-        else:
-            logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-            logging.getLogger("grpclib").setLevel(logging.CRITICAL)  # it warns of every client that goes away
-        _serve(data or _default_data(), address, token_file, gc_interval, executor)
+        asked = Operations(**operations)
+        asked.configure_logs(verbose)
+        _serve(data or _default_data(), address, gc_interval, executor, asked)
 
 
 @main.command()
@@ -101,31 +93,54 @@ def _check(store: Any) -> list[str]:
         return list(collect.check(snapshot, rehash=True))
 
 
-def _serve(data: Path, address: str, token_file: Path | None, gc_interval: float, executor: str) -> None:
+def _serve(data: Path, address: str, gc_interval: float, executor: str, operations: Operations) -> None:
     import uvloop
 
     from pachd.api.server import serve
     from pachd.pfs.collect import Collector
     from pachd.store import StoreError
 
-    host, port = _split(address)
-    token = token_file.read_text().strip() if token_file else ""
-    if token_file and not token:
-        raise click.ClickException(f"{token_file} is empty: write a token into it")
-    if not token and not _is_loopback(host):
-        raise click.ClickException(
-            f"{host} can be reached from other machines: give --token-file, or listen on 127.0.0.1"
-        )
+    host, port = split(address)
+    token, tls, metrics = operations.root_token(), operations.tls(), operations.metrics()
     try:
         store = _open(data)
     except (StoreError, OSError) as e:
         raise click.ClickException(str(e)) from None
     with store, Collector(store, gc_interval):
+        deployment_id = _deployment_id(store)
+        operations.check_reach(host, _is_guarded(store, token))
         engine = _engine(store, address, executor)
+        serving = serve(
+            store,
+            host,
+            port,
+            deployment_id=deployment_id,
+            engine=engine,
+            tls=tls,
+            metrics=metrics,
+            drain=operations.drain_seconds,
+            pinned=bool(token),
+        )
         try:
-            uvloop.run(serve(store, host, port, deployment_id=_deployment_id(store), token=token, engine=engine))
+            uvloop.run(serving)
         except OSError as e:
-            raise click.ClickException(f"cannot listen on {address}: {e.strerror or e}") from None
+            raise click.ClickException(f"cannot listen on {e.filename or address}: {e.strerror or e}") from None
+
+
+def _is_guarded(store: Any, root_token: str) -> bool:
+    """Return whether access control is active, after switching it on for a root token."""
+    from pachd.auth import bindings
+    from pachd.errors import PachError
+    from pachd.pps import access
+
+    if root_token:
+        try:
+            with store.write() as txn:
+                access.bootstrap(txn, root_token)
+        except PachError as error:
+            raise click.ClickException(f"the token in the token file is of no use: {error}") from None
+    with store.read() as snapshot:
+        return bindings.active(snapshot)
 
 
 def _open(data: Path, create: bool = True) -> Any:
@@ -158,20 +173,6 @@ def _default_data() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_data_dir("howdah")) / "pachd"
-
-
-def _split(address: str) -> tuple[str, int]:
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise click.BadParameter(f"{address!r} is not HOST:PORT", param_hint="--address")
-    return host.strip("[]") or "127.0.0.1", int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 if __name__ == "__main__":

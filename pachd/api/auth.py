@@ -214,7 +214,7 @@ class Auth(Switch, Callers, Rights, Service):
 
 
 class Identity(Service):
-    """There is no identity provider: with access control off each RPC says that it is, else that this one is missing."""
+    """There is no identity provider. While access control is off, each RPC says that instead."""
 
     name = "identity_v2.API"
 

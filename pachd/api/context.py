@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from pachd.api.guard import Guard, sign
+from pachd.api.observe import STOPPING, Observer
+from pachd.errors import Unavailable
 from pachd.pfs import writing
 from pachd.store import Snapshot, Store, Txn
 
@@ -28,12 +30,18 @@ class Context:
         self.deployment_id = deployment_id
         self.engine = engine
         self.guard = Guard(store)
+        self.observer = Observer()
         self._loop = asyncio.get_running_loop()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._ingest = ThreadPoolExecutor(INGESTERS, thread_name_prefix="ingest")
         self._waiting: set[asyncio.Future[None]] = set()
         self._unsubscribe = store.subscribe(self._written)
+
+    def drain(self) -> None:
+        """Let no more calls in, and end those that wait for something to be written."""
+        self.observer.draining = True
+        self._wake()
 
     def close(self) -> None:
         """Wait for what the threads still do, then let go of the store."""
@@ -92,8 +100,13 @@ class Context:
         return self.store.version
 
     async def newer(self, version: int) -> None:
-        """Wait until something was written after `version`. Take the version before reading, then nothing is missed."""
+        """Wait until something was written after `version`. Take the version before reading, then nothing is missed.
+
+        :raises Unavailable: the server stops.
+        """
         while self.store.version <= version:
+            if self.observer.draining:
+                raise Unavailable(STOPPING)
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._waiting.add(waiter)
             if self.store.version > version:

@@ -3,20 +3,22 @@
 import asyncio
 import importlib.metadata
 import importlib.util
+import logging
 import signal
+import ssl
 from collections.abc import Iterable
 from typing import Any
 
 import grpclib.server
-from grpclib.const import Handler, Status
-from grpclib.events import RecvRequest, listen
-from grpclib.exceptions import GRPCError
+from grpclib.const import Handler
 from grpclib.health.service import Health
 from grpclib.protocol import H2Protocol
 
 from pachd import wire
 from pachd.api.context import Context
+from pachd.api.monitoring import Monitoring
 from pachd.api.service import unimplemented
+from pachd.auth import tokens
 from pachd.pfs.clock import Clock
 from pachd.store import Store
 
@@ -32,6 +34,9 @@ MODULES = (
     "pachd.api.pps",
 )
 STOP_TIMEOUT = 10.0  # seconds that running calls get to notice that the server stops
+_SWEEP = 24 * 3600.0  # seconds
+
+log = logging.getLogger(__name__)
 
 
 class _Handlers(dict[str, Handler]):
@@ -45,26 +50,27 @@ class Server(grpclib.server.Server):
     """A gRPC server with the services of pachd.
 
     :param context: the store and threads that the services share.
-    :param token: if not empty, every call must carry it as `authn-token`.
     """
 
-    def __init__(self, context: Context, token: str = "") -> None:
+    def __init__(self, context: Context) -> None:
         super().__init__([*_services(context), Health()], config=wire.CONFIG)
         self._mapping = _Handlers(self._mapping)
-        self._token = token
-        if token:
-            listen(self, RecvRequest, self._check_token)
+        self._context = context
+
+    async def drain(self, seconds: float) -> None:
+        """Take no more calls, end those that wait for news, and give the others some time to end."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._context.drain()
+        observer, until = self._context.observer, self._loop.time() + seconds
+        while observer.running and self._loop.time() < until:
+            await asyncio.sleep(0.02)
+        if observer.running:
+            log.warning("%d calls did not end within %g seconds and are cut off", observer.running, seconds)
 
     def _protocol_factory(self) -> H2Protocol:
         return wire.tune(super()._protocol_factory())
-
-    async def _check_token(self, event: RecvRequest) -> None:
-        given = event.metadata.get("authn-token", "")
-        if given != self._token and not event.method_name.startswith("/grpc.health."):
-            raise GRPCError(
-                Status.UNAUTHENTICATED,
-                "no authentication token (try logging in)" if not given else "the authentication token is not valid",
-            )
 
 
 def _services(context: Context) -> Iterable[Any]:
@@ -77,29 +83,58 @@ def _services(context: Context) -> Iterable[Any]:
             yield service(context)
 
 
-async def serve(store: Store, host: str, port: int, *, deployment_id: str, token: str = "", engine: Any = None) -> None:
+async def serve(
+    store: Store,
+    host: str,
+    port: int,
+    *,
+    deployment_id: str,
+    engine: Any = None,
+    tls: ssl.SSLContext | None = None,
+    metrics: tuple[str, int] | None = None,
+    drain: float = 0.0,
+    pinned: bool = False,
+) -> None:
     """Serve `store` on `host:port` until SIGTERM or SIGINT; prints one line when ready.
 
     :param engine: the pipeline engine; it is started before the first call is taken and stopped after the last.
-    :raises OSError: the address cannot be listened on.
+    :param tls: what to encrypt with.
+    :param metrics: where to serve metrics and health over HTTP.
+    :param drain: seconds that calls under way may take to end when the server is told to stop.
+    :param pinned: access control must stay on, with the root token it has.
+    :raises OSError: an address cannot be listened on.
     """
     context = Context(store, deployment_id, engine)
-    server = Server(context, token)
+    context.guard.pinned = pinned
+    server = Server(context)
     clock = Clock(store)
+    monitoring: Monitoring | None = None
+    sweeper: asyncio.Task[None] | None = None
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        await server.start(host, port)
+        if metrics is not None:
+            try:
+                monitoring = Monitoring(context, metrics)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, f"{metrics[0]}:{metrics[1]}") from None
+        await server.start(host, port, ssl=tls)
+        sweeper = asyncio.create_task(_sweep(context))
         if engine is not None:
             await loop.run_in_executor(None, engine.start)
         clock.start()
         where = f"[{host}]" if ":" in host else host
         version = importlib.metadata.version("howdah")
         print(f"pachd {version} listening on {where}:{port} (data in {store.path})", flush=True)
+        if monitoring is not None:
+            monitoring.ready = True
         await stop.wait()
+        await server.drain(drain)
     finally:
+        if sweeper is not None:
+            sweeper.cancel()
         if server._server is not None:
             server.close()
             try:
@@ -109,4 +144,14 @@ async def serve(store: Store, host: str, port: int, *, deployment_id: str, token
         await loop.run_in_executor(None, clock.stop)
         if engine is not None:
             await loop.run_in_executor(None, engine.stop)
+        if monitoring is not None:
+            await loop.run_in_executor(None, monitoring.close)
         await loop.run_in_executor(None, context.close)
+
+
+async def _sweep(context: Context) -> None:
+    """Forget expired tokens, at once and once a day."""
+    while True:
+        if context.guard.active:
+            await context.write(tokens.delete_expired)
+        await asyncio.sleep(_SWEEP)

@@ -233,22 +233,26 @@ class Service:
 
         async def handle(stream: "Stream[Any, Any]") -> None:
             call = Call(context, stream, method)
-            try:
-                call.access = await context.guard.admit(call)
-                if isinstance(implementation, Read):
-                    await self._read(call, implementation, method.server_streaming)
-                elif isinstance(implementation, Write):
-                    await self._write(call, implementation, method.server_streaming)
-                else:
-                    await implementation(call)
-            except Denied as denied:
-                await call.reply(denied.reply)
-            except (TimeoutError, StreamTerminatedError):
-                raise  # the client is gone, or its deadline is over: grpclib's own
-            except Exception as error:
-                raise to_grpc(error, call.method) from None
+            with context.observer.watch(call):
+                await self._answer(call, method, implementation)
 
         return handle
+
+    async def _answer(self, call: Call, method: MethodDescriptor, implementation: Any) -> None:
+        try:
+            call.access = await self.context.guard.admit(call)
+            if isinstance(implementation, Read):
+                await self._read(call, implementation, method.server_streaming)
+            elif isinstance(implementation, Write):
+                await self._write(call, implementation, method.server_streaming)
+            else:
+                await implementation(call)
+        except Denied as denied:
+            await call.reply(denied.reply)
+        except (TimeoutError, StreamTerminatedError):
+            raise  # the client is gone, or its deadline is over: grpclib's own
+        except Exception as error:
+            raise to_grpc(error, call.method) from None
 
     async def _read(self, call: Call, implementation: Read, streams: bool) -> None:
         request = await call.request()

@@ -1,5 +1,6 @@
 """What a pipeline may do while access control is active: read its inputs, write its output and its cron repos."""
 
+from pachd.auth import activation, bindings, tokens
 from pachd.auth import pipelines as principals
 from pachd.pps import inputs
 from pachd.proto import pps_pb2
@@ -30,6 +31,16 @@ def connect_all(txn: Txn) -> None:
     ).fetchall()
     for row in rows:
         connect(txn, pps_pb2.PipelineInfo.FromString(row["info"]))
+
+
+def bootstrap(txn: Txn, root_token: str) -> None:
+    """Make sure at the start that access control is active, for everything that is there, with this root token."""
+    if bindings.active(txn):
+        tokens.rotate_root(txn, root_token)
+        return
+    activation.activate(txn, root_token)
+    activation.activate_repos(txn)
+    connect_all(txn)
 
 
 def disconnect(txn: Txn, pipeline: pps_pb2.Pipeline) -> None:
