@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _HEADER = struct.Struct(">BxxxL")  # of each piece of output: which stream, how many bytes
 _END_SECONDS = 10.0  # that a killed container may take
+_STOPPED = (137, 143)  # by SIGKILL, by SIGTERM
 _GONE = 137  # the exit code of what was killed; also told when the engine cannot be asked
 
 
@@ -63,7 +64,13 @@ class Container(Box):
         if self._lost:
             self._engine.forget()
             raise EngineAway(f"the Docker engine at {self._engine.address} went away while the code ran: {self._lost}")
-        return self._limits.out_of_memory() if self._out_of_memory else super().why(code)
+        if self._out_of_memory:
+            return self._limits.out_of_memory()
+        if code in _STOPPED:  # an engine that ends takes its containers along
+            self._engine.forget()
+            if away := self._engine.problem():
+                raise EngineAway(away)
+        return super().why(code)
 
     def start(self, cmd: Sequence[str], stdin: bytes | None, env: Mapping[str, str], cwd: str) -> Process:
         from docker.errors import APIError, DockerException
@@ -73,7 +80,7 @@ class Container(Box):
         out = self.pfs / "out"
         if out.is_dir():
             os.chmod(out, 0o777)
-        made = ""
+        made, process = "", None
         try:
             made = self._create(client, cmd, stdin is not None, env, cwd)
             process = _ContainerProcess(client, made, stdin)
@@ -84,15 +91,15 @@ class Container(Box):
                 client.start(made)
             process.follow(self._ended)
             return process
-        except APIError as error:
+        except Exception as error:
             self._remove(made)
-            raise _refused(cmd[0], error) from None
-        except (DockerException, OSError) as error:
-            self._remove(made)
-            self._engine.forget()
-            raise EngineAway(f"the Docker engine at {self._engine.address} failed: {error}") from None
-        except Killed:
-            self._remove(made)
+            if process is not None:
+                process.abandon()
+            if isinstance(error, APIError):
+                raise _refused(cmd[0], error) from None
+            if isinstance(error, (DockerException, OSError)):
+                self._engine.forget()
+                raise EngineAway(f"the Docker engine at {self._engine.address} failed: {error}") from None
             raise
 
     def stop(self, process: Process) -> None:
@@ -184,6 +191,13 @@ class _ContainerProcess:
         if self._input is not None:
             threading.Thread(target=self._feed, daemon=True).start()
         threading.Thread(target=self._follow, args=(ended,), daemon=True).start()
+
+    def abandon(self) -> None:
+        """It was never started."""
+        self.returncode = _GONE
+        self.over.set()
+        os.close(self._pipe)
+        self._attached.close()
 
     def poll(self) -> int | None:
         return self.returncode
