@@ -66,10 +66,8 @@ def test_it_sees_the_image_its_own_pfs_and_nothing_of_ours(make: Callable[..., C
     box = make()
     (box.pfs / "in").mkdir()
     (box.pfs / "in" / "f").write_text("input")
-    script = (
-        "cat /pfs/in/f; echo; echo $OF_IMAGE $SAID; pwd; id -u; echo x >/pfs/out/f"
+    script = "cat /pfs/in/f; echo; echo $OF_IMAGE $SAID; pwd; id -u; echo x >/pfs/out/f"
     script += "; [ -e /home ] || echo nothing else"
-    )
     assert run(box, script) == (0, [b"input", b"yes by the spec", b"/work", b"0", b"nothing else"])
     assert (box.pfs / "out" / "f").read_text() == "x\n"
 
