@@ -66,7 +66,7 @@ def run(
             for service in up.services(layout):
                 with step(out, f"starting {service.name}"):
                     running.start(service)
-            with Client(layout.pachd_address, timeout=120) as client:
+            with Client(layout.pachd_address, token=os.environ.get("PACH_TOKEN"), timeout=120) as client:
                 answer = Demo(out, layout, client).play()
             answer["seconds"] = round(time.monotonic() - started, 1)
             report.write_text(json.dumps(answer, indent=2) + "\n")

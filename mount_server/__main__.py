@@ -1,5 +1,6 @@
 """The command `mount-server`: Pachyderm repos as directories, over FUSE and an HTTP API."""
 
+import functools
 import ipaddress
 import logging
 import os
@@ -8,6 +9,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -20,6 +22,7 @@ from mount_server.http_api import make_app
 from mount_server.manager import MountRequest, Mounts
 from mount_server.metrics import Metrics
 from mount_server.pachd_source import PachdSource
+from mount_server.source import Source
 from mount_server.vfs import Vfs
 
 SWITCH_INTERVAL = 0.001  # seconds
@@ -55,7 +58,12 @@ def _is_loopback(host: str) -> bool:
     default="127.0.0.1:30650",
     show_default=True,
     envvar="PACHD_ADDRESS",
-    help="pachd, HOST:PORT or grpc://HOST:PORT.",
+    help="pachd, HOST:PORT, grpc://HOST:PORT or, with TLS, grpcs://HOST:PORT.",
+)
+@click.option(
+    "--pachd-token-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="File with the token to show to pachd. [default: the environment variable PACH_TOKEN]",
 )
 @click.option(
     "--mount-dir",
@@ -97,6 +105,7 @@ def _is_loopback(host: str) -> bool:
 )
 def main(
     pachd_address: str,
+    pachd_token_file: Path | None,
     mount_dir: Path | None,
     state_dir: Path | None,
     host: str,
@@ -112,14 +121,17 @@ def main(
     token = token_file.read_text().strip() if token_file else None
     if not token and not _is_loopback(host):
         raise click.ClickException(f"{host} can be reached from other machines: give a bearer token with --token-file")
+    pachd_token = pachd_token_file.read_text().strip() if pachd_token_file else os.environ.get("PACH_TOKEN")
+    connect = functools.partial(PachdSource, token=pachd_token or None)
     try:
-        _serve(pachd_address, mount_dir, state_dir, host, port, token, specs, allow_other)
+        _serve(pachd_address, connect, mount_dir, state_dir, host, port, token, specs, allow_other)
     except (MountError, ValueError) as e:
         raise click.ClickException(str(e)) from e
 
 
 def _serve(
     address: str,
+    connect: Callable[[str], Source],
     mount_dir: Path,
     state: Path,
     host: str,
@@ -136,7 +148,7 @@ def _serve(
         signal.signal(number, lambda *_: stop.set())
     # a read passes through four threads: none of them may keep the others waiting for Python's 5 ms
     sys.setswitchinterval(SWITCH_INTERVAL)
-    mounts = Mounts(state, address, PachdSource, mount_dir)
+    mounts = Mounts(state, address, connect, mount_dir)
     fuse = FuseMount(Vfs(mounts), mount_dir, on_end=stop.set, allow_other=allow_other)
     server = _Server(
         uvicorn.Config(make_app(mounts, Metrics(), token), log_level="warning", access_log=False, lifespan="off")

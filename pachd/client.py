@@ -14,6 +14,7 @@ import asyncio
 import os
 import queue
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
@@ -69,12 +70,21 @@ class Client:
     :param address: `HOST:PORT`, `grpc://HOST:PORT`, or `grpcs://HOST:PORT` for TLS.
     :param token: access token, sent as `authn-token` with every call.
     :param timeout: seconds that every call may take unless it says otherwise; None: no limit.
+    :param ca_file: PEM file with the certificates to trust in place of the usual ones, for grpcs; None: what the
+        environment variable PACHD_CA_FILE names, if it is set.
 
     Threads may share it. Failures are RpcError; a server that cannot be reached is Status.UNAVAILABLE.
     """
 
-    def __init__(self, address: str, token: str | None = None, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        token: str | None = None,
+        timeout: float | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.address = address
+        self._ca_file = ca_file or os.environ.get("PACHD_CA_FILE") or None
         self._token = token
         self._timeout = timeout
         self._host, self._port, self._tls = _parse_address(address)
@@ -115,8 +125,21 @@ class Client:
         channel = self._channels.get(pid)
         if channel is None:
             # a channel of the parent process is dropped unclosed: its socket is the parent's
-            channel = self._channels[pid] = _Channel(self._host, self._port, ssl=self._tls or None, config=wire.CONFIG)
+            tls = self._trust() if self._tls else None
+            channel = self._channels[pid] = _Channel(self._host, self._port, ssl=tls, config=wire.CONFIG)
         return channel
+
+    def _trust(self) -> ssl.SSLContext | bool:
+        """Return how to know the server: by the certificates in the CA file, or (True) by the usual ones."""
+        if self._ca_file is None:
+            return True
+        try:
+            context = ssl.create_default_context(cafile=self._ca_file)
+        except (OSError, ssl.SSLError) as error:
+            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            raise RpcError(Status.UNAVAILABLE, f"the CA file {self._ca_file} is of no use: {reason}") from None
+        context.set_alpn_protocols(["h2"])
+        return context
 
     async def _open(self, method: "Method", timeout: float | None, metadata: Mapping[str, str]) -> "_Stream":
         channel = await self._channel()
