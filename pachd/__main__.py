@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from pachd import upkeep
 from pachd.operations import Operations, options, split
 
 EXAMPLES = """\b
@@ -14,6 +15,7 @@ Examples:
   pachd --data DIR --address 127.0.0.1:30651
   pachd --data DIR --address 0.0.0.0:30650 --token-file TOKEN --tls-cert CERT --tls-key KEY
   pachd fsck DIR
+  pachd backup DIR /backups/today
 
 \b
 Then, for example:
@@ -68,29 +70,8 @@ def main(
         _serve(data or _default_data(), address, gc_interval, executor, asked)
 
 
-@main.command()
-@click.argument("data", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
-def fsck(data: Path) -> None:
-    """Check the data folder DIR, which no pachd may be using. Exit code 1 if anything is wrong."""
-    from pachd.store import StoreError
-
-    try:
-        with _open(data, create=False) as store:
-            problems = _check(store)
-    except StoreError as e:
-        raise click.ClickException(str(e)) from None
-    for problem in problems:
-        click.echo(problem)
-    if problems:
-        raise click.ClickException(f"{len(problems)} problems in {data}")
-    click.echo(f"{data}: no problems found")
-
-
-def _check(store: Any) -> list[str]:
-    from pachd.pfs import collect
-
-    with store.read() as snapshot:
-        return list(collect.check(snapshot, rehash=True))
+for command in upkeep.COMMANDS:
+    main.add_command(command)
 
 
 def _serve(data: Path, address: str, gc_interval: float, executor: str, operations: Operations) -> None:
@@ -103,7 +84,7 @@ def _serve(data: Path, address: str, gc_interval: float, executor: str, operatio
     host, port = split(address)
     token, tls, metrics = operations.root_token(), operations.tls(), operations.metrics()
     try:
-        store = _open(data)
+        store = upkeep.open_folder(data)
     except (StoreError, OSError) as e:
         raise click.ClickException(str(e)) from None
     with store, Collector(store, gc_interval):
@@ -141,13 +122,6 @@ def _is_guarded(store: Any, root_token: str) -> bool:
             raise click.ClickException(f"the token in the token file is of no use: {error}") from None
     with store.read() as snapshot:
         return bindings.active(snapshot)
-
-
-def _open(data: Path, create: bool = True) -> Any:
-    from pachd import pfs, pps
-    from pachd.store import Store
-
-    return Store.open(data, [*pfs.SCHEMA, *getattr(pps, "SCHEMA", ())], create=create)
 
 
 def _engine(store: Any, address: str, executor: str) -> Any:

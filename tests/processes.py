@@ -103,7 +103,7 @@ class Pachd(Server):
 
     def fsck(self) -> subprocess.CompletedProcess[str]:
         """`pachd fsck` on the folder of a pachd that does not run."""
-        command = [sys.executable, "-m", "pachd", "fsck", str(self.data)]
+        command = [sys.executable, "-m", "pachd", "fsck", "--data", str(self.data)]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
 
 

@@ -1,6 +1,7 @@
 """Garbage collection of files: which trees and contents are in use, and the thread that collects the others."""
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Iterator
 from typing import Self
@@ -52,6 +53,13 @@ def check(txn: Snapshot, rehash: bool = False) -> Iterator[str]:
     rehash: read every byte and compare hashes, which takes as long as reading the whole store.
     """
     yield from database(txn)
+    try:
+        yield from _check_files(txn, rehash)
+    except sqlite3.DatabaseError as err:
+        yield f"database: {err}; what is behind the damage could not be checked"
+
+
+def _check_files(txn: Snapshot, rehash: bool) -> Iterator[str]:
     fsck = Fsck(txn, rehash)
     yield from fsck.packs()
     for row in txn.db.execute("SELECT id, root FROM commits WHERE root IS NOT NULL ORDER BY pk").fetchall():

@@ -104,7 +104,9 @@ class Shared:
         with store.read() as snapshot:
             known = {r[0] for r in snapshot.db.execute("SELECT id FROM container WHERE data IS NULL")}
             last: int = snapshot.db.execute("SELECT coalesce(max(id), 0) FROM container").fetchone()[0]
-        self.next_id = max(last, self.packs.clean(known)) + 1
+        self.next_id = last + 1
+        if not store.readonly:
+            self.next_id = max(last, self.packs.clean(known)) + 1
 
     def new_id(self) -> int:
         with self.lock:

@@ -1,5 +1,6 @@
 """Checking that the store holds what its trees say: pages, their sums, contents and, if asked, every byte."""
 
+import sqlite3
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -21,6 +22,8 @@ class Fsck:
         self._sizes: dict[int, int] = dict(
             txn.db.execute("SELECT id, size FROM container WHERE data IS NULL OR length(data)=size").fetchall()
         )
+        self.files = 0  # how much was read again
+        self.bytes = 0
         self._done: dict[bytes, Any] = {}
         self._hashed: set[tuple[int, ...]] = set()
 
@@ -44,14 +47,30 @@ class Fsck:
             return
         self._done[page_id] = None
         row = self._txn.db.execute("SELECT data FROM page WHERE id=?", (page_id,)).fetchone()
-        name = f"page {page_id.hex()}"
         if row is None:
-            yield f"{name} is missing"
+            yield f"page {page_id.hex()} is missing"
             return
-        if page_hash(row[0]) != page_id:
+        entries: list[Any] = []
+        yield from self.page(page_id, row[0], entries)
+        if not entries:
+            return
+        ((level, found),) = entries
+        if level:
+            for child in found:
+                yield from self._page(child[2])
+                sums = self._done.get(child[2])
+                if sums is not None and sums != child:
+                    yield f"page {page_id.hex()} has a wrong sum for its page {child[2].hex()}"
+        self._done[page_id] = summary(page_id, level, found)
+
+    def page(self, page_id: bytes, data: bytes, out: list[Any] | None = None) -> Iterator[str]:
+        """What is wrong with a page and the files in it, not with the pages below it; a page that can be read is
+        added to `out` as (level, entries)."""
+        name = f"page {page_id.hex()}"
+        if page_hash(data) != page_id:
             yield f"{name} is damaged: its bytes have another hash"
             return
-        level, entries = msgpack.unpackb(row[0], use_list=False)
+        level, entries = msgpack.unpackb(data, use_list=False)
         keys = [entry[0] for entry in entries]
         if not 0 < len(entries) <= FANOUT or keys != sorted(set(keys)):
             yield f"{name} is malformed: {len(entries)} entries, or out of order"
@@ -59,13 +78,8 @@ class Fsck:
         if level == 0:
             for entry in entries:
                 yield from self.file(entry)
-        else:
-            for child in entries:
-                yield from self._page(child[2])
-                found = self._done.get(child[2])
-                if found is not None and found != child:
-                    yield f"{name} has a wrong sum for its page {child[2].hex()}"
-        self._done[page_id] = summary(page_id, level, entries)
+        if out is not None:
+            out.append((level, entries))
 
     def file(self, entry: Any) -> Iterator[str]:
         """What is wrong with a file (an entry of a leaf)."""
@@ -83,6 +97,8 @@ class Fsck:
         if not self._rehash or (refs and refs in self._hashed):
             return
         self._hashed.add(refs)
+        self.files += 1
+        self.bytes += size
         try:
             hasher = contents.BlockHasher()
             for piece in contents.read(self._txn, refs):
@@ -100,6 +116,11 @@ def _threes(refs: tuple[int, ...]) -> Iterable[tuple[int, int, int]]:
 
 def database(txn: Snapshot) -> Iterator[str]:
     """What SQLite finds wrong with the database itself."""
-    for (line,) in txn.db.execute("PRAGMA integrity_check"):
-        if line != "ok":
-            yield f"database: {line}"
+    try:
+        for (line,) in txn.db.execute("PRAGMA integrity_check"):
+            if line != "ok":
+                yield f"database: {line}"
+        for _row in txn.db.execute("SELECT sql FROM sqlite_master"):
+            pass  # reading the definitions as text is the check
+    except sqlite3.DatabaseError as err:
+        yield f"database: {err}"

@@ -109,7 +109,8 @@ def collect(
 
     :param roots: says what is in use as a snapshot sees it.
     :param prepare: called first; must run at least one writing transaction (it drops what has expired).
-    :returns: what was deleted; nothing if readers from before did not end within the pace's patience.
+    :returns: what was deleted; nothing if readers from before did not end within the pace's patience, or if another
+        process views the folder (a backup, say).
     :raises Stopped: the pace's event was set.
     """
     pace = pace or Pace()
@@ -131,15 +132,17 @@ def collect(
                 return Collected(0, 0, 0)
             pace.wait(_POLL)
             waited += _POLL
-        done = _delete(store, "page", dead_pages, lambda page: 8192, written, pace)
-        gone = _delete(
-            store, "container", dead, lambda c: sizes[c] if c not in packs else 0, pinned, pace, state.forget
-        )
-        punched = 0
-        for pack, parts in marked.parts.items():
-            if pack not in pinned:
-                punched += state.packs.keep_only(pack, sizes[pack], parts)
-                pace.breathe()
+        with store.collecting() as allowed:
+            if not allowed:
+                return Collected(0, 0, 0)
+            done = _delete(store, "page", dead_pages, lambda page: 8192, written, pace)
+            in_rows = {container: 0 if container in packs else sizes[container] for container in dead}
+            gone = _delete(store, "container", dead, in_rows.__getitem__, pinned, pace, state.forget)
+            punched = 0
+            for pack, parts in marked.parts.items():
+                if pack not in pinned:
+                    punched += state.packs.keep_only(pack, sizes[pack], parts)
+                    pace.breathe()
     return Collected(len(done), len(gone), sum(sizes[container] for container in gone), punched)
 
 

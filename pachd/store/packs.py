@@ -50,13 +50,13 @@ class FolderPacks:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        os.makedirs(folder, mode=0o700, exist_ok=True)
         self._lock = threading.Lock()
         self._fds: dict[int, int] = {}
 
     def clean(self, known: set[int]) -> int:
         """Remove what no transaction names: its process ended before. Returns the greatest container there was."""
         last = 0
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
         for name in os.listdir(self.folder):
             stem, _, suffix = name.partition(".")
             container = int(stem, 16)
@@ -96,6 +96,14 @@ class FolderPacks:
                     raise StoreError(f"pack {container:x} is too short; run `pachd fsck` on its folder")
                 yield piece
                 start, length = start + len(piece), length - len(piece)
+        finally:
+            os.close(fd)
+
+    def pieces(self, container: int, size: int) -> Iterator[tuple[int, bytes]]:
+        """(offset, bytes) of what is not a hole. Raises StoreError if it is missing."""
+        fd = self._open(container)
+        try:
+            yield from data_of(fd, size)
         finally:
             os.close(fd)
 
@@ -224,6 +232,23 @@ def _gaps(live: Sequence[Part], size: int) -> Iterator[Part]:
         if last > first:
             yield first, last
         at = stop
+
+
+def data_of(fd: int, size: int) -> Iterator[tuple[int, bytes]]:
+    """(offset, bytes) of what is not a hole in a file of this size, in pieces."""
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError:  # nothing but a hole to the end
+            return
+        stop = min(size, os.lseek(fd, at, os.SEEK_HOLE))
+        while at < stop:
+            piece = system.read_at(fd, min(PIECE, stop - at), at)
+            if not piece:
+                return
+            yield at, piece
+            at += len(piece)
 
 
 def copy_parts(source: int, target: int, size: int, parts: Iterable[Part]) -> None:

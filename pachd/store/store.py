@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 _DATABASE = "pachd.db"
 _LOCK = "lock"
+_COLLECT_LOCK = "collect.lock"
 _IDLE_READERS = 8
 
 _SCHEMA = """
@@ -29,6 +30,10 @@ CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 
 class StoreError(Exception):
     """The data folder cannot be used: it is locked, of another format, missing or damaged. str() says what to do."""
+
+
+class StoreInUse(StoreError):
+    """Another process has the data folder."""
 
 
 class Savepoint:
@@ -110,8 +115,9 @@ class Store:
     all transactions (caches of things that never change, open packs); what has a `close()` is closed with the store.
     """
 
-    def __init__(self, path: str, lock_fd: int, writer: sqlite3.Connection) -> None:
+    def __init__(self, path: str, lock_fd: int, writer: sqlite3.Connection, readonly: bool = False) -> None:
         self.path = path
+        self.readonly = readonly
         self.version = 0
         self.shared: dict[str, Any] = {}
         self._lock_fd = lock_fd
@@ -147,13 +153,58 @@ class Store:
                 writer.close()
                 raise
             system.fsync_dir(path)
-        except sqlite3.DatabaseError as err:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as err:  # the latter: a message about damaged text
             os.close(lock_fd)
             raise StoreError(f"cannot open {database}: {err}") from err
         except BaseException:
             os.close(lock_fd)
             raise
         return cls(path, lock_fd, writer)
+
+    @classmethod
+    def view(cls, path: str | os.PathLike[str]) -> "Store":
+        """Look at a data folder that another process may be serving: only `read` works.
+
+        Nothing is collected there while the view is open. Raises StoreError as `open` does.
+        """
+        path = os.path.abspath(path)
+        database = os.path.join(path, _DATABASE)
+        if not os.path.exists(database):
+            raise StoreError(f"no pachd data in {path}: there is no {_DATABASE}")
+        fd = system.open_file(os.path.join(path, _COLLECT_LOCK), os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            db = _connect(database)
+            try:
+                db.execute("PRAGMA query_only=ON")
+                _check_format(db, path)
+            except BaseException:
+                db.close()
+                raise
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as err:
+            os.close(fd)
+            raise StoreError(f"cannot open {database}: {err}") from err
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(path, fd, db, readonly=True)
+
+    @contextmanager
+    def collecting(self) -> Iterator[bool]:
+        """`with store.collecting() as allowed:` — whether rows and packs that nobody needs may be deleted.
+
+        They may not while another process views the folder; none begins to inside the block.
+        """
+        fd = system.open_file(os.path.join(self.path, _COLLECT_LOCK), os.O_RDWR | os.O_CREAT)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+        finally:
+            os.close(fd)
 
     @staticmethod
     def _lock(path: str) -> int:
@@ -163,7 +214,7 @@ class Store:
         except OSError as err:
             who = os.read(fd, 32).decode(errors="replace").strip()
             os.close(fd)
-            raise StoreError(
+            raise StoreInUse(
                 f"the data folder {path} is in use by another pachd" + (f" (process {who})" if who else "") + "; "
                 "stop that one, or give this one a folder of its own"
             ) from err
@@ -207,6 +258,8 @@ class Store:
             db = self._writer
             if db is None:
                 raise StoreError(f"the store in {self.path} is closed")
+            if self.readonly:
+                raise StoreError(f"the store in {self.path} is only looked at: nothing can be written")
             self._write_owner = me
             try:
                 self._last_now = max(system.now_ns(), self._last_now + 1)
@@ -228,6 +281,15 @@ class Store:
                 call()
             except Exception:  # the write has happened: it must not look as if it failed
                 log.exception("a callback after a write failed")
+
+    @contextmanager
+    def exclusive(self) -> Iterator[sqlite3.Connection]:
+        """The writer's connection outside of any transaction, for what SQLite does only there; nobody writes
+        meanwhile."""
+        with self._write_lock:
+            if self._writer is None or self.readonly:
+                raise StoreError(f"the store in {self.path} cannot be written")
+            yield self._writer
 
     @contextmanager
     def read(self) -> Iterator[Snapshot]:
@@ -289,13 +351,17 @@ def _connect(database: str) -> sqlite3.Connection:
     return db
 
 
-def _prepare(db: sqlite3.Connection, path: str, schema: Sequence[str]) -> None:
+def _check_format(db: sqlite3.Connection, path: str) -> None:
     found = db.execute("PRAGMA user_version").fetchone()[0]
     if found not in (0, FORMAT_VERSION):
         raise StoreError(
             f"the data in {path} has format {found}, this pachd knows format {FORMAT_VERSION}; "
             "use the pachd that wrote it"
         )
+
+
+def _prepare(db: sqlite3.Connection, path: str, schema: Sequence[str]) -> None:
+    _check_format(db, path)
     for script in (_SCHEMA, *schema):
         db.executescript(script)
     db.execute(f"PRAGMA user_version={FORMAT_VERSION}")
