@@ -126,7 +126,8 @@ class MountApi:
 
     # -- mounts
     def _mount(self, name: str, ref: Ref, mode: str, timeout: float) -> None:
-        entry = {"name": name, "project": ref.project, "repo": ref.repo, "mode": mode}
+        # the server unmounts what is temporary when nobody has read it for long; `reading` mounts it again
+        entry = {"name": name, "project": ref.project, "repo": ref.repo, "mode": mode, "temporary": mode == "ro"}
         entry.update({"commit": ref.commit} if ref.commit else {"branch": ref.branch or ""})
         self.call("PUT", "/_mount", timeout=timeout, json={"mounts": [entry]})
         with self._lock:

@@ -1,6 +1,5 @@
 """The command `mount-server`: Pachyderm repos as directories, over FUSE and an HTTP API."""
 
-import functools
 import ipaddress
 import logging
 import os
@@ -19,7 +18,7 @@ import uvicorn
 from mount_server.errors import Conflict, InvalidRequest, MountError, Unreachable
 from mount_server.fuse_adapter import FuseMount
 from mount_server.http_api import make_app
-from mount_server.manager import MountRequest, Mounts
+from mount_server.manager import IDLE_LIMIT, MOST_TEMPORARY, MountRequest, Mounts
 from mount_server.metrics import Metrics
 from mount_server.pachd_source import PachdSource
 from mount_server.source import Source
@@ -41,8 +40,8 @@ def parse_spec(spec: str) -> MountRequest:
     if match is None:
         raise InvalidRequest(f"{spec!r} is not a mount: write [project/]repo[@branch][=commit][:path][+w]")
     part = {key: value or "" for key, value in match.groupdict().items()}
-    part["mode"] = "rw" if part["mode"] else "ro"
-    return MountRequest(name=part["repo"], **part)
+    mode = "rw" if part.pop("mode") else "ro"
+    return MountRequest(part["repo"], part["repo"], part["project"], part["branch"], part["commit"], part["path"], mode)
 
 
 def _is_loopback(host: str) -> bool:
@@ -94,6 +93,21 @@ def _is_loopback(host: str) -> bool:
     help="File with the bearer token that requests must show.",
 )
 @click.option(
+    "--idle-unmount",
+    default=IDLE_LIMIT,
+    show_default=True,
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="How long a temporary mount stays that nobody uses.",
+)
+@click.option(
+    "--max-temporary-mounts",
+    default=MOST_TEMPORARY,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many temporary mounts may be there at once.",
+)
+@click.option(
     "-r",
     "--repo",
     "specs",
@@ -111,6 +125,8 @@ def main(
     host: str,
     port: int,
     token_file: Path | None,
+    idle_unmount: float,
+    max_temporary_mounts: int,
     specs: tuple[str, ...],
     allow_other: bool,
 ) -> None:
@@ -122,9 +138,16 @@ def main(
     if not token and not _is_loopback(host):
         raise click.ClickException(f"{host} can be reached from other machines: give a bearer token with --token-file")
     pachd_token = pachd_token_file.read_text().strip() if pachd_token_file else os.environ.get("PACH_TOKEN")
-    connect = functools.partial(PachdSource, token=pachd_token or None)
+
+    def connect(address: str) -> PachdSource:
+        # the token was given for one pachd: no other, to which a client moves the server, is told it
+        return PachdSource(address, (pachd_token or None) if address == pachd_address else None)
+
+    def prepare(mounts: Mounts) -> None:
+        mounts.idle_limit, mounts.most_temporary = idle_unmount, max_temporary_mounts
+
     try:
-        _serve(pachd_address, connect, mount_dir, state_dir, host, port, token, specs, allow_other)
+        _serve(pachd_address, connect, prepare, mount_dir, state_dir, host, port, token, specs, allow_other)
     except (MountError, ValueError) as e:
         raise click.ClickException(str(e)) from e
 
@@ -132,6 +155,7 @@ def main(
 def _serve(
     address: str,
     connect: Callable[[str], Source],
+    prepare: Callable[[Mounts], None],
     mount_dir: Path,
     state: Path,
     host: str,
@@ -149,6 +173,7 @@ def _serve(
     # a read passes through four threads: none of them may keep the others waiting for Python's 5 ms
     sys.setswitchinterval(SWITCH_INTERVAL)
     mounts = Mounts(state, address, connect, mount_dir)
+    prepare(mounts)
     fuse = FuseMount(Vfs(mounts), mount_dir, on_end=stop.set, allow_other=allow_other)
     server = _Server(
         uvicorn.Config(make_app(mounts, Metrics(), token), log_level="warning", access_log=False, lifespan="off")

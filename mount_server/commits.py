@@ -66,6 +66,8 @@ def commit(
     :return: `commit` (ID; None where nothing differs from the head), `project`, `repo`, `branch`, counts, `bytes`.
     :raises HeadMoved, Conflict, Unreachable, MountError: nothing is lost, everything is still staged.
     """
+    if not mount.row.repo:
+        raise ReadOnly("`out` is scratch space of the mounted datum: nothing commits it")
     if not mount.writable:
         raise ReadOnly(f"mount {mount.row.name!r} is read-only: it has nothing to commit")
     if not mount.row.branch:

@@ -124,7 +124,12 @@ class Operations(fuse.Operations):  # type: ignore[misc]
     def open(self, path: str, fi: Any) -> int:
         flags = fi.flags
         write = flags & os.O_ACCMODE != os.O_RDONLY
-        number, keep, direct = self._vfs.open(_text(path), write, bool(flags & os.O_APPEND), bool(flags & os.O_TRUNC))
+        try:
+            number, keep, direct = self._vfs.open(
+                _text(path), write, bool(flags & os.O_APPEND), bool(flags & os.O_TRUNC)
+            )
+        except errors.NotFound:  # it was there when the kernel looked: it looks again now, and may make it
+            raise fuse.FuseOSError(errno.ESTALE) from None
         fi.fh, fi.keep_cache, fi.direct_io = number, keep, direct
         return 0
 

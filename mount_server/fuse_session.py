@@ -186,7 +186,12 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         file = fuse.fuse_file_info.from_address(fi)
         flags = file.flags
         write = flags & os.O_ACCMODE != os.O_RDONLY
-        number, keep, direct = self._vfs.open(_text(path), write, bool(flags & os.O_APPEND), bool(flags & os.O_TRUNC))
+        try:
+            number, keep, direct = self._vfs.open(
+                _text(path), write, bool(flags & os.O_APPEND), bool(flags & os.O_TRUNC)
+            )
+        except errors.NotFound:
+            return -errno.ESTALE  # it was there when the kernel looked: it looks again now, and may make it
         file.fh, file.keep_cache, file.direct_io = number, keep, direct
         return 0
 

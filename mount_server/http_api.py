@@ -6,6 +6,8 @@ Thin: a request becomes one call on `manager.Mounts`, a domain error one status 
 import base64
 import hmac
 import json
+import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
@@ -19,12 +21,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mount_server import errors
+from mount_server.datums import Datums
 from mount_server.http_models import CommitBody, ConfigBody, MountBody, StageBody, TokenBody, UnmountBody
 from mount_server.manager import MountRequest, Mounts
 from mount_server.metrics import Metrics
 from mount_server.mount import Mount
 from mount_server.pachd_source import check_certificates
-from mount_server.source import CommitRef
+from mount_server.source import CommitRef, Source
+
+log = logging.getLogger(__name__)
 
 STATUS: dict[type[errors.MountError], int] = {
     errors.NotFound: 404,
@@ -56,6 +61,7 @@ class Api:
 
     def __init__(self, mounts: Mounts, metrics: Metrics) -> None:
         self._mounts, self._metrics = mounts, metrics
+        self._datums = Datums(mounts)
 
     def routes(self) -> list[Route]:
         """The route table."""
@@ -79,11 +85,12 @@ class Api:
             Route("/_history", self._asked(self.history), methods=get),
             Route("/auth/_login_token", self._plain(self.login_token, TokenBody), methods=put),
             Route("/auth/_logout", self._plain(self.logout), methods=put),
-            Route("/auth/_login", self._plain(self.not_here), methods=put),
-            Route("/datums", self._plain(self.datums), methods=get),
-            Route("/datums/_mount", self._plain(self.not_here), methods=put),
-            Route("/datums/_next", self._plain(self.no_datums), methods=put),
-            Route("/datums/_prev", self._plain(self.no_datums), methods=put),
+            Route("/auth/_login", self._plain(self.login), methods=put),
+            Route("/datums", self._plain(self._datums.state), methods=get),
+            Route("/datums/_mount", self._raw(self._datums.mount), methods=put),
+            Route("/datums/_next", self._plain(self._datums.next), methods=put),
+            Route("/datums/_prev", self._plain(self._datums.previous), methods=put),
+            Route("/datums/_show", self._asked(self.show_datum), methods=put),
             Route("/metrics", self._metrics_page, methods=get),
         ]
 
@@ -129,7 +136,7 @@ class Api:
 
     def mounts(self) -> Any:
         """What is mounted, and what could be; without pachd the latter is empty and `error` says why."""
-        mounted = [self._state(mount) for mount in self._mounts.all()]
+        mounted = [self._state(mount) for mount in self._mounts.all() if mount.row.repo]
         try:
             return {"mounted": mounted, "unmounted": self.repos()}
         except errors.MountError as e:
@@ -154,7 +161,7 @@ class Api:
 
     def unmount_all(self) -> Any:
         """Commit and unmount everything."""
-        self._mounts.unmount([mount.row.name for mount in self._mounts.all()])
+        self._mounts.unmount_all()
         return self.mounts()
 
     def commit(self, body: CommitBody) -> Any:
@@ -167,27 +174,30 @@ class Api:
             )
         return {**self.mounts(), "commit": made}
 
-    def datums(self) -> Any:
-        """No datums are ever mounted by this version."""
-        return {"num_datums": 0, "input": None, "idx": 0, "all_datums_received": False}
+    def show_datum(self, asked: dict[str, str]) -> Any:
+        """Show the datum with a number or an ID."""
+        index = asked.get("idx", "")
+        if index and not index.isdigit():
+            raise errors.InvalidRequest("`idx` is the number of a datum, counted from 0")
+        return self._datums.show(int(index) if index else None, asked.get("id", ""))
 
-    def no_datums(self) -> Any:
-        """Next and previous datum."""
-        raise errors.InvalidRequest("no datums mounted")
-
-    def not_here(self) -> Any:
-        """Routes that this version does not offer."""
-        raise errors.NotImplementedHere("this mount server does not offer this call")
+    def login(self) -> Any:
+        """Log in at pachd with a browser: the page's address is answered, and the login takes effect by itself."""
+        source = self._mounts.source
+        url, state = source.login_page()
+        threading.Thread(target=_wait_for_login, args=(source, state), name="login", daemon=True).start()
+        return {"auth_url": url}
 
     def login_token(self, body: TokenBody) -> Any:
-        """Log in at pachd with an ID token; what pachd gives for it stays here."""
-        if not body.oidc:
-            raise errors.InvalidRequest("give the ID token as `oidc`")
-        self._mounts.source.login(body.oidc)
+        """Log in at pachd with an ID token, or with a token of pachd's own; it stays here and is never told again."""
+        if not body.oidc and not body.token:
+            raise errors.InvalidRequest("give an ID token as `oidc`, or a token of Pachyderm as `token`")
+        self._mounts.source.login(body.oidc, body.token)
         return {}
 
     def logout(self) -> Any:
-        """Forget the login. Mounts stay."""
+        """Commit and unmount everything, then forget the login."""
+        self._mounts.unmount_all()
         self._mounts.source.logout()
         return {}
 
@@ -292,7 +302,7 @@ class Api:
             "repo": row.repo,
             "branch": row.branch,
             "commit": mount.tree.id,
-            "path": "/" + row.path if row.path else "",
+            "path": mount.shown_path,
             "mode": row.mode,
             "state": "mounted",
             "status": status,
@@ -321,6 +331,12 @@ class Api:
 
         return handle
 
+    def _raw(self, call: Callable[[bytes], Any]) -> Callable[[Request], Awaitable[Response]]:
+        async def handle(request: Request) -> Response:
+            return JSONResponse(await run_in_threadpool(call, await request.body()))
+
+        return handle
+
     def _asked(self, call: Callable[[dict[str, str]], Any]) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             found = await run_in_threadpool(call, dict(request.query_params))
@@ -333,6 +349,13 @@ class Api:
 
     async def _metrics_page(self, request: Request) -> Response:
         return PlainTextResponse(self._metrics.text(self._mounts))
+
+
+def _wait_for_login(source: Source, state: str) -> None:
+    try:
+        source.logged_in(state)
+    except errors.MountError as e:
+        log.warning("nobody logged in: %s", e)
 
 
 def make_app(mounts: Mounts, metrics: Metrics, token: str | None) -> ASGIApp:

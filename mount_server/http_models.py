@@ -23,6 +23,7 @@ class MountItem(_Body):
     commit: Text = ""
     path: Text = ""
     mode: Text = ""
+    temporary: bool = False
 
 
 def _list(value: Any) -> Any:
@@ -81,6 +82,7 @@ class ConfigBody(_Body):
 
 
 class TokenBody(_Body):
-    """`PUT /auth/_login_token`: an OIDC ID token."""
+    """`PUT /auth/_login_token`: an OIDC ID token, or an access token of Pachyderm's own."""
 
     oidc: Text = ""
+    token: Text = ""

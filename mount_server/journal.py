@@ -280,6 +280,17 @@ class Journal:
                 self._db.execute(f"DELETE FROM {table} WHERE {column}=?", (name,))
         self.sync()
 
+    def forget_others(self, names: set[str]) -> None:
+        """Forget what is staged for mounts of other names: scratch files of a datum that nobody sees any more."""
+        with self._lock:
+            rows = self._db.execute("SELECT DISTINCT mount FROM staged").fetchall()
+            staged = {row[0] for row in rows} | self._log.mounts()
+        for name in staged - names:
+            for change in self.load(name).values():
+                if change.blob:
+                    self.drop_blob(change.blob)
+            self.remove_mount(name)
+
     # --- content files ----------------------------------------------------------------------------------------------
 
     def new_blob(self) -> str:

@@ -27,6 +27,8 @@ from mount_server.reader import Contents
 from mount_server.source import Branch, CommitInfo, CommitRef, RepoInfo, Source
 
 FOLLOW_INTERVAL = 0.5  # seconds between looks at the heads of mounted branches
+IDLE_LIMIT = 3600.0  # seconds that a temporary mount stays when nobody uses it
+MOST_TEMPORARY = 200  # temporary mounts at once; of more, those not used for longest go
 REPOS_AGE = 1.0  # seconds that a list of repos is good for: UIs ask every two
 
 
@@ -40,6 +42,7 @@ class MountRequest(NamedTuple):
     commit: str = ""
     path: str = ""
     mode: str = ""
+    temporary: bool = False
 
 
 class Mounts:
@@ -63,7 +66,11 @@ class Mounts:
         self._mounts: dict[str, Mount] = {}
         self._repos: tuple[float, list[RepoInfo]] = (0.0, [])
         self._stopped = threading.Event()
-        for row in self.journal.mounts():
+        self.datum_mode = False
+        self.idle_limit, self.most_temporary = IDLE_LIMIT, MOST_TEMPORARY
+        rows = self.journal.mounts()
+        self.journal.forget_others({row.name for row in rows})
+        for row in rows:
             self._mounts[row.name] = self._restore(row)
         self._follower = threading.Thread(target=self._follow, name="follow-branches", daemon=True)
         self._follower.start()
@@ -79,6 +86,10 @@ class Mounts:
         self._follower.join(5)
         self.journal.close()
         self.source.close()
+
+    def find(self, name: str) -> Mount | None:
+        """The mount with exactly this name."""
+        return self._mounts.get(name)
 
     def get(self, name: str) -> Mount:
         """:raises NotFound: no mount has exactly this name."""
@@ -98,6 +109,8 @@ class Mounts:
         :raises NameInUse: another mount has the name. :raises Unreachable: pachd cannot be asked.
         """
         with self._lock:
+            if self.datum_mode and requests:
+                raise InvalidRequest("can't mount repos while in mounted datum mode")
             made: dict[str, Mount] = {}
             for request in requests:
                 row, branch = self._checked(request)
@@ -106,9 +119,13 @@ class Mounts:
                     old = existing.row._replace(head="", head_time=0)
                     if old != row._replace(head="", head_time=0):
                         raise NameInUse(f"mount at {row.name!r} already in use")
+                    if existing.temporary and not request.temporary:
+                        self._keep(existing)
+                    existing.used = time.monotonic()
                     continue
                 made[row.name] = self._make(row, branch)
-            self.journal.save_mounts([mount.row for mount in made.values()])
+                made[row.name].temporary = request.temporary and row.mode == "ro"
+            self.journal.save_mounts([mount.row for mount in made.values() if not mount.temporary])
             self._mounts.update(made)
 
     def unmount(self, names: list[str]) -> None:
@@ -118,6 +135,8 @@ class Mounts:
         :raises MountError: a commit failed; that mount stays, with all that is staged.
         """
         mounts = [self.get(name) for name in dict.fromkeys(names)]
+        if self.datum_mode and mounts:
+            raise InvalidRequest("can't unmount repos while in mounted datum mode")
         for mount in mounts:
             if mount.writable and any(mount.dirty()[:2]):
                 commits.commit(mount, self.source)
@@ -127,6 +146,30 @@ class Mounts:
                 mount.retired = True
                 self.journal.remove_mount(mount.row.name)
                 self._mounts.pop(mount.row.name, None)
+
+    def unmount_all(self) -> None:
+        """Commit and remove all mounts, datums too."""
+        self.end_datums()
+        self.unmount([mount.row.name for mount in self.all()])
+
+    def show_datum(self, mounts: list[Mount]) -> None:
+        """Have just these mounts, until `end_datums`. They are not there after a restart."""
+        with self._lock:
+            self.datum_mode = True
+            self._replace(mounts)
+
+    def end_datums(self) -> None:
+        """Remove the mounts of a datum and what was written into them."""
+        with self._lock:
+            if self.datum_mode:
+                self._replace([])
+                self.datum_mode = False
+                self.journal.forget_others(set())
+
+    def _replace(self, mounts: list[Mount]) -> None:
+        for mount in self._mounts.values():
+            mount.retired = True
+        self._mounts = {mount.row.name: mount for mount in mounts}
 
     def commit(
         self, name: str, message: str, metadata: dict[str, str], expected: str | None, key: str
@@ -159,7 +202,7 @@ class Mounts:
             source.close()
             raise
         with self._lock:
-            self.unmount([mount.row.name for mount in self.all()])
+            self.unmount_all()
             old, self.source = self.source, source
             self.contents = Contents(source, self.cache)
             self._repos = (0.0, [])
@@ -254,13 +297,29 @@ class Mounts:
         ref = CommitRef(row.project, row.repo, id_) if id_ else None
         return Mount(row, CommitTree(self.source, ref, row.head_time), self.journal, self.contents)
 
+    def _keep(self, mount: Mount) -> None:
+        mount.temporary = False
+        self.journal.save_mounts([mount.row])
+
+    def _drop_idle(self) -> None:
+        """Remove temporary mounts that nobody uses. Whoever has a file of one open goes on reading it."""
+        with self._lock:
+            temporary = sorted((m for m in self._mounts.values() if m.temporary), key=lambda mount: mount.used)
+            spare = len(temporary) - self.most_temporary
+            now = time.monotonic()
+            for number, mount in enumerate(temporary):
+                if number < spare or now - mount.used > self.idle_limit:
+                    mount.retired = True
+                    self._mounts.pop(mount.row.name, None)
+
     # --- following --------------------------------------------------------------------------------------------------
 
     def _follow(self) -> None:
         wait = 0.0
         while not self._stopped.wait(wait):
             wait = FOLLOW_INTERVAL
-            mounts = self.all()
+            self._drop_idle()
+            mounts = [mount for mount in self.all() if mount.row.repo]
             try:
                 if not self.reachable or not mounts:
                     wait = 2.0 if self.reachable else FOLLOW_INTERVAL

@@ -35,7 +35,7 @@ class Dirty(NamedTuple):
 class Overlay:
     """A commit's tree with staged changes over it. Paths are inside the repo, `a/b/c`; "" is the mount's own directory.
 
-    :param row: what it is a mount of; an empty `commit` means that it follows its branch.
+    :param row: what it is a mount of; an empty `commit` means that it follows its branch, lines of `path` are several.
     :param tree: what its head looks like.
     """
 
@@ -53,6 +53,10 @@ class Overlay:
         self.latest = row.head
         self.behind = 0
         self.retired = False
+        self.temporary = False
+        self.shown_path = "/" + row.path if row.path else ""  # as clients are told
+        self.used = time.monotonic()
+        self._scopes = tuple(row.path.split("\n")) if row.path else ()
         self.staged: dict[str, Staged] = {}
         self._by_directory: dict[str, dict[str, Staged]] = {}
         self._implied: dict[str, int] = {}
@@ -112,17 +116,16 @@ class Overlay:
             if staged is not None and staged.kind == "rmdir" and self._still_empty(path, staged):
                 return None
         entry = self.tree.find(path)
-        if entry is not None and not entry.is_dir and self.row.path and not self.in_scope(path):
+        if entry is not None and not entry.is_dir and self._scopes and not self.in_scope(path):
             return None
         return entry
 
     def names(self, path: str) -> list[str]:
         """The names in a directory, sorted. :raises NotFound, NotADirectory: it is not there, or not a directory."""
-        if path and self.row.path and not self.in_scope(path) and self._visible(path):
-            return [self.row.path[len(path) + 1 :].split("/")[0]]
-        if not path and self.row.path:
-            name = self.row.path.split("/")[0]
-            return [name] if self.lookup(name) is not None else []
+        if self._scopes and not self.in_scope(path) and self._visible(path):
+            prefix = path + "/" if path else ""
+            names = {scope[len(prefix) :].split("/")[0] for scope in self._scopes if scope.startswith(prefix)}
+            return sorted(name for name in names if self.lookup(prefix + name) is not None)
         staged = self._by_directory.get(path) if self.staged else None
         try:
             listing = self._base_list(path)
@@ -152,11 +155,14 @@ class Overlay:
 
     def in_scope(self, path: str) -> bool:
         """Whether a path lies in the part of the repo that is mounted."""
-        scope = self.row.path
-        return not scope or path == scope or path.startswith(scope + "/")
+        if not self._scopes:
+            return True
+        return any(path == scope or path.startswith(scope + "/") for scope in self._scopes)
 
     def _visible(self, path: str) -> bool:
-        return self.in_scope(path) or self.row.path.startswith(path + "/")
+        if not self._scopes:
+            return True
+        return self.in_scope(path) or any(not path or scope.startswith(path + "/") for scope in self._scopes)
 
     def _base_list(self, path: str) -> dict[str, Entry]:
         staged = self.staged.get(path) if self.staged else None
@@ -201,7 +207,7 @@ class Overlay:
         if not self.writable:
             raise ReadOnly(f"mount {self.row.name!r} is read-only; mount it with mode rw to change files")
         if not self.in_scope(path):
-            raise ReadOnly(f"/{path} is outside /{self.row.path}, which is all that mount {self.row.name!r} holds")
+            raise ReadOnly(f"/{path} is outside {self.shown_path}, which is all that mount {self.row.name!r} holds")
 
     def _check_parent(self, path: str) -> None:
         directory, name = split(path)

@@ -18,6 +18,7 @@ from mount_server.source import (
     CommitInfo,
     CommitRef,
     Copy,
+    DatumFile,
     Delete,
     Difference,
     Entry,
@@ -26,11 +27,12 @@ from mount_server.source import (
     RepoInfo,
 )
 from pachd.client import Client, RpcError
-from pachd.proto import auth_pb2, metadata_pb2, pfs_pb2
+from pachd.proto import auth_pb2, metadata_pb2, pfs_pb2, pps_pb2
 
 PIECE = 1 << 20  # bytes per add_file message; pachd takes up to 20 MiB
 CALL_TIMEOUT = 30.0
 STREAM_TIMEOUT = 3600.0
+LOGIN_TIMEOUT = 600.0  # seconds someone may take at the login page
 
 _ERRORS: dict[Status, type[errors.MountError]] = {
     Status.UNAVAILABLE: errors.Unreachable,
@@ -227,6 +229,22 @@ class PachdSource:
                 replies.close()
         return found
 
+    def matching(self, commit: CommitRef, glob: str) -> Iterator[str]:
+        with _translated():
+            request = pfs_pb2.GlobFileRequest(commit=_commit(commit), pattern=glob)
+            for path, _ in self._entries(self._client.pfs.GlobFile(request, timeout=STREAM_TIMEOUT)):
+                yield path.strip("/")
+
+    def datums(self, input_: pps_pb2.Input) -> Iterator[tuple[str, list[DatumFile]]]:
+        with _translated():
+            for info in self._client.pps.ListDatum(pps_pb2.ListDatumRequest(input=input_), timeout=STREAM_TIMEOUT):
+                files = []
+                for found in info.data:
+                    commit = found.file.commit
+                    ref = CommitRef(commit.repo.project.name or "default", commit.repo.name, commit.id)
+                    files.append(DatumFile(ref, found.file.path))
+                yield info.datum.id, files
+
     def history(self, project: str, repo: str, commit: str, path: str, limit: int) -> Iterator[CommitInfo]:
         start = _commit(CommitRef(project, repo, commit))
         request = pfs_pb2.FindCommitsRequest(start=start, file_path="/" + path, limit=limit)
@@ -269,10 +287,25 @@ class PachdSource:
         with _translated():
             self._client.pfs.DropCommitSet(request, timeout=CALL_TIMEOUT)
 
-    def login(self, token: str) -> None:
+    def login(self, id_token: str = "", token: str = "") -> None:
+        if not token:
+            request = auth_pb2.AuthenticateRequest(id_token=id_token)
+            with _translated():
+                token = self._client.auth.Authenticate(request, timeout=CALL_TIMEOUT).pach_token
+        with Client(self.address, token=token) as client, _translated():
+            client.auth.WhoAmI(auth_pb2.WhoAmIRequest(), timeout=CALL_TIMEOUT)
+        self._use(token)
+
+    def login_page(self) -> tuple[str, str]:
         with _translated():
-            reply = self._client.auth.Authenticate(auth_pb2.AuthenticateRequest(id_token=token), timeout=CALL_TIMEOUT)
-        self._use(reply.pach_token)
+            reply = self._client.auth.GetOIDCLogin(auth_pb2.GetOIDCLoginRequest(), timeout=CALL_TIMEOUT)
+        return reply.login_url, reply.state
+
+    def logged_in(self, state: str) -> None:
+        request = auth_pb2.AuthenticateRequest(oidc_state=state)
+        with _translated():
+            token = self._client.auth.Authenticate(request, timeout=LOGIN_TIMEOUT).pach_token
+        self._use(token)
 
     def logout(self) -> None:
         self._use(None)

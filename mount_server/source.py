@@ -9,6 +9,8 @@ Denied, PachdFailed. All may be called from any thread.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
+from pachd.proto import pps_pb2
+
 Piece = bytes | memoryview
 """A part of a file's content, not to be changed."""
 
@@ -93,6 +95,13 @@ class Difference(NamedTuple):
     hash: bytes
 
 
+class DatumFile(NamedTuple):
+    """A file or directory of a datum: the commit it is of, and its path as pachd writes it, such as `/a/b` or `/a/`."""
+
+    ref: CommitRef
+    path: str
+
+
 class Source(Protocol):
     """A versioned store of files."""
 
@@ -137,6 +146,12 @@ class Source(Protocol):
     def diff(self, old: CommitRef | None, new: CommitRef, limit: int) -> list[Difference]:
         """Files that differ, sorted; `old` None means the empty repo. Stops after `limit` entries if it is not 0."""
 
+    def matching(self, commit: CommitRef, glob: str) -> Iterator[str]:
+        """The paths of all files and directories that match a PFS glob."""
+
+    def datums(self, input_: pps_pb2.Input) -> Iterator[tuple[str, list[DatumFile]]]:
+        """ID ("": pachd gives none) and files of each datum of an input whose commits are set."""
+
     def history(self, project: str, repo: str, commit: str, path: str, limit: int) -> Iterator[CommitInfo]:
         """The commits that changed a file, newest first, starting at `commit`."""
 
@@ -155,8 +170,20 @@ class Source(Protocol):
     def drop(self, commit: CommitRef) -> None:
         """Remove an open commit as if it had never been started."""
 
-    def login(self, token: str) -> None:
-        """Use an ID token from now on. :raises NotSupported: the store has no access control."""
+    def login(self, id_token: str = "", token: str = "") -> None:
+        """Use what pachd gives for an OIDC ID token from now on, or an access token of pachd's own.
+
+        :raises Unauthenticated: pachd does not know it. :raises NotSupported: the store has no access control.
+        """
+
+    def login_page(self) -> tuple[str, str]:
+        """Address of a web page to log in at, and the state to give to `logged_in`.
+
+        :raises NotSupported: there is none.
+        """
+
+    def logged_in(self, state: str) -> None:
+        """Wait until someone has logged in on the page, then act as them."""
 
     def logout(self) -> None:
         """Forget the token."""

@@ -121,6 +121,10 @@ class StagingLog:
                 return True, of_mount[path]
         return False, None
 
+    def mounts(self) -> set[str]:
+        """The mounts that the log says something of."""
+        return {mount for changes in (self._live, *(b.changes for b in self.waiting)) for mount in changes}
+
     def highest(self) -> int:
         """The highest `seq` in the log."""
         staged = (s for batch in self.waiting for paths in batch.changes.values() for s in paths.values())

@@ -6,8 +6,9 @@ Paths are `/mount/a/b`. Domain exceptions come out; no errno, no FUSE.
 import hashlib
 import os
 import threading
+import time
 
-from mount_server.errors import CrossMount, IsADirectory, MountError, NotADirectory, NotFound, ReadOnly
+from mount_server.errors import CrossMount, IsADirectory, NotADirectory, NotFound, ReadOnly
 from mount_server.handles import Handle
 from mount_server.manager import Mounts
 from mount_server.mount import Mount
@@ -179,10 +180,11 @@ class Vfs:
 
     def _split(self, path: str) -> tuple[Mount, str]:
         name, _, inner = path[1:].partition("/")
-        try:
-            return self.mounts.get(name), inner
-        except MountError:
-            raise NotFound(f"no mount {name!r}") from None
+        mount = self.mounts.find(name)
+        if mount is None:
+            raise NotFound(f"no mount {name!r}")
+        mount.used = time.monotonic()
+        return mount, inner
 
     def _below(self, path: str) -> tuple[Mount, str]:
         name, slash, inner = path[1:].partition("/")

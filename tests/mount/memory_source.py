@@ -14,11 +14,13 @@ from mount_server.source import (
     CommitInfo,
     CommitRef,
     Copy,
+    DatumFile,
     Delete,
     Difference,
     Entry,
     RepoInfo,
 )
+from pachd.proto import pps_pb2
 
 
 class Commit:
@@ -249,7 +251,19 @@ class MemorySource:
                 else:
                     del self.heads[key]
 
-    def login(self, token: str) -> None:
+    def matching(self, commit: CommitRef, glob: str) -> Iterator[str]:
+        raise errors.NotSupported("no globs of directories here")
+
+    def datums(self, input_: pps_pb2.Input) -> Iterator[tuple[str, list[DatumFile]]]:
+        raise errors.NotSupported("no pipelines here")
+
+    def login(self, id_token: str = "", token: str = "") -> None:
+        raise errors.NotSupported("the auth service is not activated")
+
+    def login_page(self) -> tuple[str, str]:
+        raise errors.NotSupported("the auth service is not activated")
+
+    def logged_in(self, state: str) -> None:
         raise errors.NotSupported("the auth service is not activated")
 
     def logout(self) -> None:
