@@ -6,13 +6,13 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
 from pachd.pfs import paths
 from pachd.pps.datums import Datum
 from pachd.pps.sandbox import Failed
+from pachd.pps.spare import Spare
 from pachd.store import Snapshot, contents
 from pachd.store.tree import Entry, Tree, path_of
 from pachd.types import Commit
@@ -38,58 +38,55 @@ class _Roots(NamedTuple):
     of_host: bool
 
 
-def _remove(folder: str) -> None:
+def _remove(folder: str, spare: Spare) -> None:
     """Remove a directory and what is in it."""
-    _empty(folder)
+    _empty(folder, spare)
     try:
-        os.rmdir(folder)
+        spare.remove_directory(folder)
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _empty(folder: str) -> None:
+def _empty(folder: str, spare: Spare) -> None:
     """Remove what is in a directory."""
     try:
-        with os.scandir(folder) as entries:
-            found = list(entries)
+        entries = os.scandir(folder)
     except PermissionError:  # the code took everybody's right to look into it
         os.chmod(folder, 0o700)
-        with os.scandir(folder) as entries:
-            found = list(entries)
+        entries = os.scandir(folder)
+    with entries:
+        found = list(entries)
     for entry in found:
         if entry.is_dir(follow_symlinks=False):
-            _remove(entry.path)
+            _remove(entry.path, spare)
         else:
             try:
-                os.unlink(entry.path)
+                spare.remove(entry)
             except PermissionError:
                 os.chmod(folder, 0o700)
                 os.unlink(entry.path)
 
 
-def clear(pfs: Path) -> None:
-    """Make a worker's `/pfs` hold an empty `out` and nothing else."""
-    prepare(str(pfs), {"out"})
-
-
-def prepare(pfs: str, names: set[str]) -> None:
-    """Make a worker's `/pfs` hold these directories, empty, and nothing else.
-
-    A directory that is there already stays: making them anew for every datum is what costs most.
-    """
+def prepare(pfs: str, names: set[str], spare: Spare) -> None:
+    """Make a worker's `/pfs` hold these directories, empty, and nothing else."""
     present = set()
     with os.scandir(pfs) as entries:
         found = list(entries)
     for entry in found:
         if not entry.is_dir(follow_symlinks=False):
-            os.unlink(entry.path)
+            spare.remove(entry)
         elif entry.name in names:
             present.add(entry.name)
-            _empty(entry.path)
+            _empty(entry.path, spare)
         else:
-            _remove(entry.path)
+            _remove(entry.path, spare)
     for name in names - present:
         os.mkdir(f"{pfs}/{name}")
+
+
+def clear(pfs: Path) -> None:
+    """Make a worker's `/pfs` hold an empty `out` and nothing else."""
+    prepare(str(pfs), {"out"}, Spare(pfs.parent / "spare"))
 
 
 def environment(datum: Datum, job: str) -> dict[str, str]:
@@ -121,13 +118,22 @@ class Staged(NamedTuple):
     pipes: list[tuple[str, Entry]]
 
 
-def stage(pfs: Path, datum: Datum, env: bytes, txn: Snapshot, tree: Callable[[Commit], Tree]) -> Staged:
+def stage(
+    pfs: Path,
+    datum: Datum,
+    env: bytes,
+    txn: Snapshot,
+    tree: Callable[[Commit], Tree],
+    spare: Spare | None = None,
+) -> Staged:
     """Fill a worker's `/pfs` with a datum's inputs, an empty `out` and `.env`.
 
-    ``tree(commit)`` gives the files of an input commit as ``txn`` sees them.
+    ``tree(commit)`` gives the files of an input commit as ``txn`` sees them.  ``spare``: what the worker keeps of
+    datums before this one.
     """
     base = str(pfs)
-    prepare(base, {"out", *[file.name for file in datum.files]})
+    spare = spare or Spare(pfs.parent / "spare")
+    prepare(base, {"out", *[file.name for file in datum.files]}, spare)
     total = 0
     made = {f"{base}/{file.name}" for file in datum.files}
     files: list[tuple[str, Entry]] = []
@@ -142,24 +148,28 @@ def stage(pfs: Path, datum: Datum, env: bytes, txn: Snapshot, tree: Callable[[Co
             target = f"{base}/{path}"
             parent = target[: target.rindex("/")]
             if parent not in made:
-                os.makedirs(parent, exist_ok=True)
-                made.add(parent)
+                _make_directories(parent, made, spare)
             if file.lazy:
                 os.mkfifo(target)
                 pipes.append((target, entry))
                 continue
-            with FileIO(target, "w") as out:
-                if file.empty_files or not entry[1]:
-                    continue
+            if file.empty_files or not entry[1]:
+                spare.write(target, ())
+            else:
                 total += entry[1]
-                if entry[1] <= _SMALL:
-                    out.write(contents.read_all(txn, entry[3]))
-                    continue
-                for part in contents.read(txn, entry[3]):
-                    out.write(part)
-    with FileIO(f"{base}/.env", "w") as out:
-        out.write(env)
+                small = entry[1] <= _SMALL
+                spare.write(target, (contents.read_all(txn, entry[3]),) if small else contents.read(txn, entry[3]))
+    spare.write(f"{base}/.env", (env,))
     return Staged(total, files, pipes)
+
+
+def _make_directories(path: str, made: set[str], spare: Spare) -> None:
+    """Make a directory and those above it that are not there yet."""
+    parent = path[: path.rindex("/")]
+    if parent not in made:
+        _make_directories(parent, made, spare)
+    spare.make_directory(path)
+    made.add(path)
 
 
 def collect(pfs: Path, tmp: Path, hidden: str = "", of_host: bool = True) -> list[Output]:

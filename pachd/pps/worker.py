@@ -17,6 +17,7 @@ from pachd.pps.logs import DatumOutput, JobLog
 from pachd.pps.meta import Stats
 from pachd.pps.outcome import Batch
 from pachd.pps.sandbox import Box, Failed, Killed
+from pachd.pps.spare import Spare
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Store, contents
 from pachd.store.tree import Tree
@@ -82,6 +83,7 @@ class Worker:
         self._sandbox = sandbox
         self._flush = flush
         self._batch = Batch(setting.store, setting.most)
+        self._spare = Spare(sandbox.root / "spare")
         self._staged = staging.Staged(0, [], [])
         self._pinned: list[list[int]] = []  # containers of inputs staged since the last flush
         self.reader = Reader(setting)
@@ -171,7 +173,7 @@ class Worker:
         """Put the datum's files where the code will look for them."""
         began = time.monotonic()
         snapshot = self.reader.snapshot()
-        self._staged = staging.stage(self._sandbox.pfs, datum, env, snapshot, self.reader.tree)
+        self._staged = staging.stage(self._sandbox.pfs, datum, env, snapshot, self.reader.tree, self._spare)
         pinned = [container for _, entry in self._staged.files for container in contents.containers_of(entry[3])]
         contents.shared(self._setting.store).pin(pinned)
         self._pinned.append(pinned)
