@@ -1,5 +1,6 @@
 """pps_v2: secrets, defaults of specs, templates."""
 
+from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -36,11 +37,7 @@ class Settings:
 
     @write()
     def SetClusterDefaults(self, txn: Txn, request: pps_pb2.SetClusterDefaultsRequest, call: Call) -> Any:
-        affected = defaults.replace_cluster(txn, request.cluster_defaults_json, request.dry_run)
-        found = pipelines.affected(txn, "") if affected and request.regenerate else []
-        if not request.dry_run:
-            for pipeline in found:
-                pipelines.regenerate(txn, pipeline, request.reprocess)
+        found = _replace(txn, request, "", lambda: defaults.replace_cluster(txn, request.cluster_defaults_json))
         return pps_pb2.SetClusterDefaultsResponse(affected_pipelines=found)
 
     @read
@@ -50,13 +47,24 @@ class Settings:
     @write()
     def SetProjectDefaults(self, txn: Txn, request: pps_pb2.SetProjectDefaultsRequest, call: Call) -> Any:
         project = request.project.name or "default"
-        defaults.replace_project(txn, project, request.project_defaults_json, request.dry_run)
-        found = pipelines.affected(txn, project) if request.regenerate else []
-        if not request.dry_run:
-            for pipeline in found:
-                pipelines.regenerate(txn, pipeline, request.reprocess)
+        found = _replace(
+            txn, request, project, lambda: defaults.replace_project(txn, project, request.project_defaults_json)
+        )
         return pps_pb2.SetProjectDefaultsResponse(affected_pipelines=found)
 
     async def RenderTemplate(self, call: Call) -> None:
         request = await call.request()
         await call.reply(await templates.render(request.template, dict(request.args)))
+
+
+def _replace(txn: Txn, request: Any, project: str, replace: Callable[[], object]) -> list[pps_pb2.Pipeline]:
+    """Replace defaults and update the pipelines that they change, or only say which those are."""
+    with txn.savepoint() as point:
+        replace()
+        found = pipelines.affected(txn, project) if request.regenerate else []
+        if request.dry_run:
+            point.discard()
+            return found
+    for pipeline in found:
+        pipelines.regenerate(txn, pipeline, request.reprocess)
+    return found

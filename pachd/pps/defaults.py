@@ -48,24 +48,20 @@ def project_response(txn: Snapshot, project: str) -> pps_pb2.GetProjectDefaultsR
     return found
 
 
-def replace_cluster(txn: Txn, text: str, dry_run: bool = False) -> bool:
-    """Set the cluster's defaults; InvalidArgument for malformed JSON or an unknown field. True when they changed."""
+def replace_cluster(txn: Txn, text: str) -> None:
+    """Set the cluster's defaults; InvalidArgument for malformed JSON or an unknown field."""
     if not text.strip():
         raise InvalidArgument("invalid cluster defaults JSON")
     _check(text)
-    changed = text != cluster_json(txn)
-    if not dry_run:
-        _set(txn, "cluster", text)
-    return changed
+    _set(txn, "cluster", text)
 
 
-def replace_project(txn: Txn, project: str, text: str, dry_run: bool = False) -> None:
+def replace_project(txn: Txn, project: str, text: str) -> None:
     """Set a project's defaults; errors as for the cluster's."""
     if not text.strip():
         raise InvalidArgument(f"could not merge project defaults {text} into cluster defaults {cluster_json(txn)}")
     _check(text)
-    if not dry_run:
-        _set(txn, f"project/{project}", text)
+    _set(txn, f"project/{project}", text)
 
 
 def _check(text: str) -> None:

@@ -7,13 +7,14 @@ and every commit of an input, propagates to the output and meta branches, and ea
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pachd.errors import AlreadyExists, NotFound, PachError
 from pachd.pfs import branches, commits, repos
-from pachd.pps import access, defaults, inputs, jobs, secrets, spec
+from pachd.pps import access, defaults, egress, inputs, jobs, secrets, spec
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Txn, system
 from pachd.types import Branch, Commit, Repo
@@ -21,6 +22,7 @@ from pachd.types import Branch, Commit, Repo
 STARTING, RUNNING, FAILURE = pps_pb2.PIPELINE_STARTING, pps_pb2.PIPELINE_RUNNING, pps_pb2.PIPELINE_FAILURE
 PAUSED, STANDBY, CRASHING = pps_pb2.PIPELINE_PAUSED, pps_pb2.PIPELINE_STANDBY, pps_pb2.PIPELINE_CRASHING
 _USER = "unknown_username"  # who did it, while access control is off
+_ANCESTRY = re.compile(r"(?P<name>[^~^.]+)(?P<marks>\^+|~+|\.+)(?P<number>\d*)")
 _SELECT = """SELECT p.*, v.info, v.spec_commit, v.updated, v.version AS shown FROM pps_pipelines p
     JOIN pps_versions v ON v.pipeline = p.pk """
 
@@ -84,8 +86,21 @@ def info(txn: Snapshot, row: sqlite3.Row, details: bool = True, inspect: bool = 
 
 
 def inspect_pipeline(txn: Snapshot, pipeline: pps_pb2.Pipeline, details: bool) -> pps_pb2.PipelineInfo:
-    """One pipeline; NotFound."""
-    return info(txn, find(txn, pipeline), details, inspect=details)
+    """One pipeline; `NAME^` and `NAME~2` are earlier versions of it.  NotFound."""
+    match = _ANCESTRY.fullmatch(pipeline.name)
+    if match is None:
+        return info(txn, find(txn, pipeline), details, inspect=details)
+    row = find(txn, pps_pb2.Pipeline(project=pipeline.project, name=match["name"]))
+    number = int(match["number"] or len(match["marks"]))
+    if match["marks"][0] == ".":
+        raise PachError("cannot inspect future pipelines")
+    old = txn.db.execute(_SELECT + "WHERE p.pk=? AND v.version=?", (row["pk"], row["version"] - number)).fetchone()
+    if old is None:
+        raise PachError(
+            f'pipeline "{row["project"]}/{row["name"]}" has only {row["version"]} versions, '
+            f"not enough to find ancestor {number}"
+        )
+    return info(txn, old, details, inspect=details)
 
 
 def list_pipelines(
@@ -168,6 +183,8 @@ def _create(txn: Txn, request: pps_pb2.CreatePipelineRequest, user_json: str, ef
         )
     for secret in details.transform.secrets:
         secrets.values(txn, secret.name)
+    if details.HasField("egress"):
+        egress.check(details.egress)
     _check_inputs(txn, details)
     if request.dry_run:
         return

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pachd.errors import PachError
+from pachd.errors import PachError, PermissionDenied
 from pachd.pfs import modify, read, refs, writing
-from pachd.pps import batching, jobs, logs, meta, pipelines, plan, sandbox, secrets
+from pachd.pps import batching, egress, jobs, logs, meta, pipelines, plan, sandbox, secrets
 from pachd.pps.datums import Datum
 from pachd.pps.executor import Executor
 from pachd.pps.outcome import Batch
@@ -116,6 +116,8 @@ class Run:
         left = [datum for datum in todo.todo if datum.id not in done]
         if left:
             self._work_on(left, info, row, rows)
+        if info.details.HasField("egress"):
+            self._egress(info)
         self._finish(todo)
 
     def _begin(self, row: Any, todo: plan.Plan, deleted: bool) -> None:
@@ -228,6 +230,30 @@ class Run:
             self._check(txn)
             batch.apply(txn, self.pk, self._row(txn, "user"), self._row(txn, "meta"))
 
+    def _egress(self, info: pps_pb2.PipelineInfo) -> None:
+        """Copy the output of a job whose datums all succeeded to where the spec says."""
+        with writing(self.store) as txn:
+            self._check(txn)
+            if txn.db.execute(
+                "SELECT 1 FROM pps_datums WHERE job=? AND state=?", (self.pk, meta.FAILED)
+            ).fetchone():
+                return
+            txn.db.execute("UPDATE pps_jobs SET state=? WHERE pk=?", (jobs.EGRESSING, self.pk))
+        url = egress.url_of(info.details.egress)
+        for wait in (1.0, 4.0, None):
+            try:
+                with self.store.read() as snapshot:
+                    view = read.View.of(snapshot, self._row(snapshot, "user"))
+                    egress.push(url, view, self._cancelled)
+                return
+            except PachError as problem:
+                if wait is None or isinstance(problem, PermissionDenied):
+                    raise PachError(f"egress to {url} failed: {problem}") from None
+                log.warning("%s; trying again in %s seconds", problem, wait)
+                self._cancelled.wait(wait)
+            if self._cancelled.is_set():
+                raise Killed
+
     def _finish(self, todo: plan.Plan) -> None:
         with writing(self.store) as txn:
             self._check(txn)
@@ -287,5 +313,3 @@ def _check_supported(info: pps_pb2.PipelineInfo) -> None:
     details = info.details
     if not details.transform.cmd:
         raise PachError("nothing to run: no transform.cmd")
-    if details.HasField("egress"):
-        raise PachError("this pachd cannot egress: remove 'egress' from the pipeline's spec")

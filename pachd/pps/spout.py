@@ -33,7 +33,7 @@ class Spout:
                 executor,
                 work / f"spout-{pipeline}-{info.version}-{number}",
                 self._log,
-                lambda box: staging.prepare(str(box.pfs), {"out"}),
+                lambda box: staging.clear(box.pfs),
                 env,
                 mounts,
                 f"{info.pipeline.name}-{number}",
