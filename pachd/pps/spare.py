@@ -30,7 +30,7 @@ class Spare:
         self._count = 0
         umask = os.umask(0o077)
         os.umask(umask)
-        self._mode = 0o666 & ~umask
+        self._mode, self._umask = 0o666 & ~umask, umask
 
     def _name(self) -> str:
         self._count += 1
@@ -53,7 +53,8 @@ class Spare:
 
     def remove_directory(self, path: str) -> None:
         """Take away an empty directory. Raises OSError."""
-        if len(self._directories) < _MOST:
+        info = os.stat(path)
+        if len(self._directories) < _MOST and info.st_mode == stat.S_IFDIR | self._mode | 0o111 & ~self._umask:
             name = self._name()
             os.rename(path, name)
             self._directories.append(name)

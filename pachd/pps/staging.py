@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,31 +39,32 @@ class _Roots(NamedTuple):
 
 def _remove(folder: str, spare: Spare) -> None:
     """Remove a directory and what is in it."""
-    _empty(folder, spare)
     try:
+        _empty(folder, spare)
         spare.remove_directory(folder)
-    except OSError:
-        shutil.rmtree(folder, ignore_errors=True)
+    except PermissionError:  # the code took everybody's right to look into it or to change it
+        os.chmod(folder, 0o700)
+        _empty(folder, spare)
+        spare.remove_directory(folder)
 
 
 def _empty(folder: str, spare: Spare) -> None:
     """Remove what is in a directory."""
-    try:
-        entries = os.scandir(folder)
-    except PermissionError:  # the code took everybody's right to look into it
-        os.chmod(folder, 0o700)
-        entries = os.scandir(folder)
-    with entries:
+    with os.scandir(folder) as entries:
         found = list(entries)
     for entry in found:
         if entry.is_dir(follow_symlinks=False):
             _remove(entry.path, spare)
         else:
-            try:
-                spare.remove(entry)
-            except PermissionError:
-                os.chmod(folder, 0o700)
-                os.unlink(entry.path)
+            spare.remove(entry)
+
+
+def _empty_top(folder: str, spare: Spare) -> None:
+    try:
+        _empty(folder, spare)
+    except PermissionError:
+        os.chmod(folder, 0o755)
+        _empty(folder, spare)
 
 
 def prepare(pfs: str, names: set[str], spare: Spare) -> None:
@@ -77,7 +77,7 @@ def prepare(pfs: str, names: set[str], spare: Spare) -> None:
             spare.remove(entry)
         elif entry.name in names:
             present.add(entry.name)
-            _empty(entry.path, spare)
+            _empty_top(entry.path, spare)
         else:
             _remove(entry.path, spare)
     for name in names - present:
