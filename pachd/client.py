@@ -223,7 +223,7 @@ class Method:
             raise TypeError(f"{self.name} takes a {self.request_type.__name__}, not a {type(request).__name__}")
         if self.cardinality.server_streaming:
             return _Replies(self._client, self, request, None, timeout, metadata)
-        return self._run(self._unary(request, timeout, metadata))
+        return self._run(self._exchange(wire.frame(request.SerializeToString()), timeout, metadata))
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         future = asyncio.run_coroutine_threadsafe(coroutine, _loop())
@@ -238,18 +238,23 @@ class Method:
             future.cancel()
             raise
 
-    async def _unary(self, request: Message, timeout: float | None, metadata: Mapping[str, str]) -> Any:
+    async def _exchange(self, data: bytes, timeout: float | None, metadata: Mapping[str, str]) -> Any:
+        """Send all requests, framed, in one go; return the one reply."""
         async with await self._client._open(self, timeout, metadata) as stream:
-            await stream.send_message(request, end=True)
-            return await stream.recv_message()
+            await stream.send_request()
+            with stream._wrapper:
+                await wire.send(stream._stream, [data], end=True)
+            _mark_sent(stream)
+            await stream.recv_initial_metadata()
+            with stream._wrapper:
+                replies = await wire.Receiver(stream._stream).batch()
+            return self.reply_type.FromString(replies[0]) if replies else None
 
     def _upload(self, requests: Iterable[Message], timeout: float | None, metadata: Mapping[str, str]) -> Any:
         """Send many requests, get one reply. The iterable runs in the caller's thread, a few writes ahead."""
-        loop = _loop()
-        upload = _Upload(self, timeout, metadata)
-        reply = asyncio.run_coroutine_threadsafe(upload.run(), loop)
+        batcher: wire.Batcher[Message] = wire.Batcher()
+        upload: _Upload | None = None
         try:
-            batcher: wire.Batcher[Message] = wire.Batcher()
             flushed = time.monotonic()
             for count, request in enumerate(requests):
                 data = batcher.add(request)
@@ -257,14 +262,18 @@ class Method:
                     data = batcher.take()  # a slow producer: let the server work meanwhile
                 if data:
                     flushed = time.monotonic()
+                    upload = upload or _Upload(self, timeout, metadata)
                     if not upload.write(data):
                         break
+            if upload is None:
+                return self._run(self._exchange(batcher.take(), timeout, metadata))
             upload.write(batcher.take())
             upload.finish()
         except BaseException:  # the caller's iterable failed: nothing may be committed
-            reply.cancel()
+            if upload is not None:
+                upload.reply.cancel()
             raise
-        return self._run(_wrap(reply))
+        return self._run(_wrap(upload.reply))
 
 
 async def _wrap(future: "Future[T]") -> T:
@@ -280,6 +289,7 @@ class _Upload:
         self._queue: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._room = threading.Semaphore(4)
         self._over = threading.Event()
+        self.reply = asyncio.run_coroutine_threadsafe(self._run(), self._loop)
 
     def write(self, data: bytes) -> bool:
         """Hand over framed messages; False: the server has already answered, more is useless."""
@@ -292,7 +302,7 @@ class _Upload:
     def finish(self) -> None:
         self._loop.call_soon_threadsafe(self._queue.put_nowait, None)
 
-    async def run(self) -> Any:
+    async def _run(self) -> Any:
         sender: asyncio.Task[None] | None = None
         try:
             async with await self._method._client._open(self._method, self._timeout, self._metadata) as stream:

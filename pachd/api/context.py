@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from pachd.api.guard import Guard, sign
 from pachd.api.observe import STOPPING, Observer
+from pachd.api.writer import Writer
 from pachd.errors import Unavailable
-from pachd.pfs import writing
 from pachd.store import Snapshot, Store, Txn
 
 READERS = 4  # threads; the interpreter's lock makes more of them useless
@@ -33,7 +33,7 @@ class Context:
         self.observer = Observer()
         self._loop = asyncio.get_running_loop()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._writer = Writer(store)
         self._ingest = ThreadPoolExecutor(INGESTERS, thread_name_prefix="ingest")
         self._waiting: set[asyncio.Future[None]] = set()
         self._unsubscribe = store.subscribe(self._written)
@@ -46,8 +46,9 @@ class Context:
     def close(self) -> None:
         """Wait for what the threads still do, then let go of the store."""
         self._unsubscribe()
-        for pool in (self._readers, self._ingest, self._writer):
+        for pool in (self._readers, self._ingest):
             pool.shutdown(wait=True, cancel_futures=True)
+        self._writer.close()
 
     async def read(self, fn: Callable[[Snapshot], T]) -> T:
         """Run `fn(snapshot)` in a reader thread and return its result."""
@@ -60,15 +61,13 @@ class Context:
 
     async def write(self, fn: Callable[[Txn], T]) -> T:
         """Run `fn(txn)` in the writer thread; what it wrote is durable when this returns, or undone if it raised."""
-
         state = sign()
 
-        def run() -> T:
-            with writing(self.store) as txn:
-                txn.state.update(state)
-                return fn(txn)
+        def step(txn: Txn) -> T:
+            txn.state.update(state)
+            return fn(txn)
 
-        return await self._loop.run_in_executor(self._writer, run)
+        return await self._writer.submit(step if state else fn)
 
     async def ingest(self, fn: Callable[[], T]) -> T:
         """Run `fn()`, which stores bytes outside of any transaction, in a thread of its own kind."""

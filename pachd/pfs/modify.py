@@ -197,8 +197,8 @@ class _AppendedFile:
         return (changes.ADD, self.key, self._size, digest, self._refs, blocks)
 
 
-def modify_file(txn: Txn, commit_pb: pfs_pb2.Commit, modification: Modification) -> None:
-    """Write a modification where `commit_pb` says.
+def modify_file(txn: Txn, commit_pb: pfs_pb2.Commit, modification: Modification) -> bool:
+    """Write a modification where `commit_pb` says; returns whether that made a commit.
 
     An open commit, named or the head of a branch, takes it. On a branch without a head, or with a finished one, it
     becomes a commit of its own, started and finished here. Raises PachError if the commit is named by its ID and has
@@ -215,10 +215,11 @@ def modify_file(txn: Txn, commit_pb: pfs_pb2.Commit, modification: Modification)
     else:
         if row.state == pfs_pb2.STARTED:
             modification.apply(txn, row)
-            return
+            return False
         if commit_id:
             raise PachError(f"commit {row.repo}@{row.id} has already finished")
     target = refs.branch_key(commit_pb, branch)
     commit = commits.start_commit(txn, target)
     modification.apply(txn, refs.resolve_commit(txn, (commit.repo, commit.id)))
     commits.finish_commit(txn, commit)
+    return True

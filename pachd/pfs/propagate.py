@@ -7,6 +7,7 @@ branch of a repo may be among branches that are connected with each other.
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from pachd.auth import owners
 from pachd.errors import AlreadyExists, PachError
@@ -40,6 +41,32 @@ def forget(txn: Txn) -> None:
     """Forget what would have to be done at the end of the transaction, because what led to it was undone."""
     for key in ("touched", "forced", "afterwards", "commit set"):
         txn.state.pop(key, None)
+
+
+def writing_together(store: Store, steps: Sequence[Callable[[Txn], Any]]) -> list[Any]:
+    """Carry out several writes in one transaction and return what each returned, or the exception that undid it.
+
+    Each is a transaction of its own to everybody but the disk: with its own time, its own commit set, its own
+    propagation. Raises what ends the transaction as a whole: then none has happened.
+    """
+    results: list[Any] = []
+    with store.write() as txn:
+        quiet = True
+        for step in steps:
+            txn.begin_part()
+            try:
+                with txn.savepoint():
+                    result = step(txn)
+                    run(txn)
+            except Exception as error:
+                if not txn.db.in_transaction:  # the disk failed: what the others wrote is gone too
+                    raise
+                result = error
+            else:
+                quiet = quiet and txn.quiet
+            results.append(result)
+        txn.quiet = quiet
+    return results
 
 
 def commit_set_id(txn: Txn) -> str:

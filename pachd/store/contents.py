@@ -18,12 +18,16 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pachd.store.packs import FolderPacks, PackWriter
+from pachd.store.packs import PackWriter
+from pachd.store.places import OBJECT_SCHEMA, Packs
 from pachd.store.store import Snapshot, Store, StoreError, Txn
 
-CONTENT_SCHEMA = """
+CONTENT_SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS container (id INTEGER PRIMARY KEY, size INTEGER NOT NULL, data BLOB);
 """
+    + OBJECT_SCHEMA
+)
 
 BLOCK = 8 << 20
 ROW_LIMIT = 64 << 10  # a container in the database is closed when it is at least this big
@@ -100,7 +104,7 @@ class Shared:
         self.row_bytes = 0
         self.pins: Counter[int] = Counter()
         self.recent: set[int] | None = None  # while a collection runs: everything pinned since it began
-        self.packs = FolderPacks(os.path.join(store.path, "packs"))
+        self.packs = Packs(store, os.path.join(store.path, "packs"))
         with store.read() as snapshot:
             known = {r[0] for r in snapshot.db.execute("SELECT id FROM container WHERE data IS NULL")}
             last: int = snapshot.db.execute("SELECT coalesce(max(id), 0) FROM container").fetchone()[0]
@@ -120,9 +124,14 @@ class Shared:
                 self.recent.update(containers)
 
     def unpin(self, containers: list[int]) -> None:
+        if not containers:
+            return
         with self.lock:
-            self.pins.subtract(containers)
-            self.pins = +self.pins
+            pins = self.pins
+            for container in containers:
+                pins[container] -= 1
+                if pins[container] <= 0:
+                    del pins[container]
 
     def remember(self, container: int, data: bytes) -> None:
         with self.lock:
@@ -272,9 +281,7 @@ class ContentWriter:
         txn.after_commit(self._committed)
 
     def _committed(self) -> None:
-        if self._pack:
-            self._pack.kept()
-            self._pack = None
+        self._pack = None
         self.close()
 
     def close(self) -> None:

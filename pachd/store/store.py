@@ -74,9 +74,17 @@ class Txn(Snapshot):
         super().__init__(store, db)
         self.now = now
         self.state: dict[str, Any] = {}
+        self.quiet = False  # subscribers are not told of it, as nothing changes that anybody waits for
         self.committing = False  # from here on only the database knows whether it happened
         self._after: list[Callable[[], object]] = []
         self._depth = 0
+
+    def begin_part(self) -> None:
+        """Begin a piece of work that has nothing to do with what this transaction did before: a time and a state of
+        its own."""
+        self.now = self.store._tick()
+        self.state = {}
+        self.quiet = False
 
     def after_commit(self, fn: Callable[[], object]) -> None:
         """Call `fn()` once this transaction is durable; never if it is rolled back."""
@@ -262,8 +270,8 @@ class Store:
                 raise StoreError(f"the store in {self.path} is only looked at: nothing can be written")
             self._write_owner = me
             try:
-                self._last_now = max(system.now_ns(), self._last_now + 1)
-                txn = Txn(self, db, self._last_now)
+                txn = Txn(self, db, self._tick())
+                txn.quiet = quiet
                 db.execute("BEGIN IMMEDIATE")
                 try:
                     yield txn
@@ -273,14 +281,18 @@ class Store:
                     if db.in_transaction:
                         db.execute("ROLLBACK")
                     raise
-                self.version += not quiet
+                self.version += not txn.quiet
             finally:
                 self._write_owner = None
-        for call in txn._after if quiet else (*txn._after, *self._subscribers):
+        for call in txn._after if txn.quiet else (*txn._after, *self._subscribers):
             try:
                 call()
             except Exception:  # the write has happened: it must not look as if it failed
                 log.exception("a callback after a write failed")
+
+    def _tick(self) -> int:
+        self._last_now = max(system.now_ns(), self._last_now + 1)
+        return self._last_now
 
     @contextmanager
     def exclusive(self) -> Iterator[sqlite3.Connection]:
