@@ -65,6 +65,7 @@ class Datums:
                 if iterator is None:
                     if not request.HasField("start"):
                         raise PachError("first message must be a StartCreateDatumRequest message")
+                    await call.authorize(request)
                     wanted = request.start.number or 100
                     source = request.start.input
                     iterator = iter(await call.context.read(partial(_all_datums, source=source)))
