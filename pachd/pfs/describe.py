@@ -46,6 +46,7 @@ def describe(txn: Snapshot) -> dict[str, Any]:
         "database_free_bytes": one("PRAGMA freelist_count") * page_bytes,
         "packs": len(in_packs),
         "pack_bytes": sum(row["size"] for row in in_packs),
+        "packs_on_object_storage": sum(packs.remote(row["id"]) for row in in_packs),
         "pack_disk_bytes": sum(packs.used(row["id"]) for row in in_packs),
         "repos": repos,
     }

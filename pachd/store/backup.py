@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from pachd.store import contents, system
 from pachd.store.packs import data_of
+from pachd.store.places import forget_objects
 from pachd.store.store import FORMAT_VERSION, Store, StoreError
 
 _MARK = "backup.json"
@@ -45,10 +46,11 @@ def backup(store: Store, target: str, progress: Progress = lambda done, total: N
     with store.read() as snapshot:
         wanted = dict(snapshot.db.execute("SELECT id, size FROM container WHERE data IS NULL").fetchall())
         counts = [snapshot.db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size")]
-        tally = _Tally(counts[0] * counts[1] + sum(packs.used(pack) for pack in wanted), progress)
+        tally = _Tally(counts[0] * counts[1] + sum(packs.used(pack) or size for pack, size in wanted.items()), progress)
         with closing(sqlite3.connect(os.path.join(target, _DATABASE))) as copy:
             # The snapshot is open already, so a writer in the meantime does not make SQLite begin anew.
             snapshot.db.backup(copy, pages=_PAGES, progress=lambda _s, left, all: tally.at((all - left) * counts[1]))
+            forget_objects(copy)
     tally.at(counts[0] * counts[1])
     for pack, size in wanted.items():
         _write_file(packs.pieces(pack, size), os.path.join(target, "packs", f"{pack:x}.pack"), size, tally)

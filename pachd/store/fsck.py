@@ -31,9 +31,13 @@ class Fsck:
         """Packs that are missing or shorter than they should be."""
         packs = contents.shared(self._txn.store).packs
         for container, size in self._txn.db.execute("SELECT id, size FROM container WHERE data IS NULL"):
-            found = packs.size(container)
+            try:
+                found = packs.size(container, size)
+            except StoreError as err:
+                yield f"pack {container:x} cannot be checked: {err}"
+                continue
             if found is None:
-                yield f"pack {container:x} is missing: {packs.path(container)}"
+                yield f"pack {container:x} is missing: {packs.where(container)}"
             elif found < size:
                 yield f"pack {container:x} has {found} bytes instead of {size}"
 

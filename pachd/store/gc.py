@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 import msgpack  # type: ignore[import-untyped]
 
 from pachd.store import contents, pages, system
-from pachd.store.store import Snapshot, Store, StoreError
+from pachd.store.store import Snapshot, Store, StoreError, Txn
 
 _SHORT, _LONG = 0.004, 0.012  # seconds a transaction may take: below, the next one does more; above, less
 _FIRST_BATCH, _LARGEST_BATCH = 32, 2000  # rows
@@ -137,12 +137,15 @@ def collect(
                 return Collected(0, 0, 0)
             done = _delete(store, "page", dead_pages, lambda page: 8192, written, pace)
             in_rows = {container: 0 if container in packs else sizes[container] for container in dead}
-            gone = _delete(store, "container", dead, in_rows.__getitem__, pinned, pace, state.forget)
+            gone = _delete(
+                store, "container", dead, in_rows.__getitem__, pinned, pace, state.packs.forget_rows, state.forget
+            )
             punched = 0
             for pack, parts in marked.parts.items():
                 if pack not in pinned:
                     punched += state.packs.keep_only(pack, sizes[pack], parts)
                     pace.breathe()
+            state.packs.clean_objects()
     return Collected(len(done), len(gone), sum(sizes[container] for container in gone), punched)
 
 
@@ -188,9 +191,11 @@ def _delete(
     weight: Callable[[K], int],
     kept: set[K],
     pace: Pace,
+    also: Callable[[Txn, list[K]], object] = lambda txn, keys: None,
     after: Callable[[list[K]], object] = lambda keys: None,
 ) -> list[K]:
-    """Delete rows by their ID but for those in `kept`, a few at a time; returns which."""
+    """Delete rows by their ID but for those in `kept`, a few at a time; returns which. `also` is called in each
+    transaction, `after` behind it."""
     gone: list[K] = []
     at, count = 0, _FIRST_BATCH
     while at < len(keys):
@@ -204,6 +209,7 @@ def _delete(
             began = system.monotonic()
             batch = [key for key in batch if key not in kept]
             txn.db.executemany(f"DELETE FROM {table} WHERE id=?", [(key,) for key in batch])
+            also(txn, batch)
         took = system.monotonic() - began
         if took < _SHORT:
             count = min(count * 2, _LARGEST_BATCH)

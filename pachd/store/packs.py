@@ -27,7 +27,10 @@ class PackWriter(Protocol):
     """A pack being written, outside of any transaction."""
 
     container: int
-    size: int
+
+    @property
+    def size(self) -> int:
+        """The bytes written so far."""
 
     def write(self, data: bytes) -> None:
         """Append. Raises OSError when the disk does not take it."""
@@ -37,9 +40,6 @@ class PackWriter(Protocol):
 
     def record(self, txn: Txn) -> None:
         """Note in the transaction that names the pack where it is."""
-
-    def kept(self) -> None:
-        """The transaction that names it has committed."""
 
     def abort(self) -> None:
         """Remove it: no transaction names it."""
@@ -179,13 +179,17 @@ class FolderPacks:
 class _FileWriter:
     def __init__(self, packs: FolderPacks, container: int) -> None:
         self.container = container
-        self.size = 0
+        self._size = 0
         self._packs = packs
         self._fd = system.open_file(packs.path(container), os.O_WRONLY | os.O_CREAT | os.O_EXCL)
 
+    @property
+    def size(self) -> int:
+        return self._size
+
     def write(self, data: bytes) -> None:
         system.write_all(self._fd, data)
-        self.size += len(data)
+        self._size += len(data)
 
     def seal(self) -> None:
         if self._fd >= 0:
@@ -194,9 +198,6 @@ class _FileWriter:
             system.fsync_dir(self._packs.folder)
 
     def record(self, txn: Txn) -> None:
-        pass
-
-    def kept(self) -> None:
         pass
 
     def _close(self) -> None:
