@@ -29,7 +29,7 @@ from howdah.show import percent
 from pachd.client import Client, RpcError, parse_ref
 from pachd.proto import pfs_pb2, pps_pb2
 
-SPECS = Path(__file__).resolve().parents[1] / "specs"
+SPECS = Path(__file__).resolve().parent / "specs"  # a link in the repo, a folder in the installed package
 ANNOTATORS = ("ada@example.com", "grace@example.com")
 FIRST, SECOND = 600, 200  # images labelled in the two rounds
 SHARED = 20  # every so many-th image is labelled by both

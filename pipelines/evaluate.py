@@ -16,6 +16,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from sklearn import metrics as scores
 
 from pipelines import model as models
+from pipelines.command import options
 from pipelines.dataset import load
 from pipelines.layout import out, pfs, write_json
 from pipelines.worker import read_file
@@ -116,4 +117,5 @@ def draw(matrix: np.ndarray, classes: list[str], path: Path) -> None:
 
 
 if __name__ == "__main__":
+    options(__doc__)
     evaluate()

@@ -7,13 +7,13 @@ Reads `/pfs/images/<item>` and `/pfs/labels/<item>.json`; writes, per item,
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
 
 from pipelines.answers import resolve
+from pipelines.command import options
 from pipelines.layout import files, held_out, out, pfs, write_json
 from pipelines.worker import each_datum
 
@@ -78,7 +78,7 @@ def _conflict(item: str, kind: str, reason: str, votes: dict[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    if "--batch" in sys.argv[1:]:
+    if options(__doc__, batch="ask the worker for datum after datum (transform.datumBatching)").batch:
         each_datum(preprocess)
     else:
         preprocess()

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from pipelines import model as models
+from pipelines.command import options
 from pipelines.dataset import conflicts, load
 from pipelines.layout import out, pfs, write_json
 
@@ -125,4 +126,5 @@ def _is_input_commit(name: str) -> bool:
 
 
 if __name__ == "__main__":
+    options(__doc__)
     train()

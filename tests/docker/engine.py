@@ -1,11 +1,15 @@
 """A Docker engine of a test's own, and an image made from this machine's files: nothing is pulled."""
 
 import contextlib
+import fcntl
 import io
+import itertools
 import os
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tarfile
@@ -14,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+_ADD_BRIDGE, _REMOVE_BRIDGE, _SET_FLAGS = 0x89A0, 0x89A1, 0x8914  # of ioctl, from linux/sockios.h
+_NUMBERS = itertools.count()
 IMAGE = "howdah-test:1"
 START_SECONDS = 60.0
 PROGRAMS = ("dash", "cat", "env", "id", "ln", "ls", "mkdir", "pwd", "rm", "seq", "sleep", "tr", "wc")
@@ -28,21 +34,40 @@ def missing() -> str:
     return "" if found else "dockerd is not installed (the package docker.io)"
 
 
+class Bridge:
+    """A network bridge of one engine's own: else it would use, or remove, that of the machine's Docker."""
+
+    def __init__(self) -> None:
+        self.name = f"howdah{os.getpid() % 100000}{next(_NUMBERS)}"
+
+    def add(self) -> None:
+        with socket.socket() as control:
+            fcntl.ioctl(control, _ADD_BRIDGE, self.name.encode() + b"\0")
+
+    def remove(self) -> None:
+        with socket.socket() as control, contextlib.suppress(OSError):
+            fcntl.ioctl(control, _SET_FLAGS, struct.pack("16sh14x", self.name.encode(), 0))  # down
+            fcntl.ioctl(control, _REMOVE_BRIDGE, self.name.encode() + b"\0")
+
+
 class Engine:
-    """A dockerd with all of its files in one folder and no network of its own."""
+    """A dockerd with all of its files in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.address = f"unix://{folder}/docker.sock"
         self.log = folder / "dockerd.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.bridge = Bridge()
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         command = ["dockerd", "--host", self.address, "--data-root", f"{self.folder}/data"]
         command += ["--exec-root", f"{self.folder}/run", "--pidfile", f"{self.folder}/pid"]
-        command += ["--bridge", "none", "--iptables=false", "--ip6tables=false"]
+        command += ["--bridge", self.bridge.name, "--iptables=false", "--ip6tables=false"]
+        command += ["--ip-forward=false", "--ip-masq=false"]
+        self.bridge.add()
         with self.log.open("ab") as log:
             path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
             self.process = subprocess.Popen(
@@ -85,6 +110,7 @@ class Engine:
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
+            self.bridge.remove()
 
     def remove(self) -> None:
         """Stop it and remove all of its files."""
