@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
-from mount_server.errors import InvalidRequest, MountError, NotFound
+from mount_server.errors import Conflict, InvalidRequest, NotFound, PachdFailed
 from mount_server.journal import MountRow
 from mount_server.listing import CommitTree
 from mount_server.manager import Mounts
@@ -39,6 +39,10 @@ class Datum(NamedTuple):
 
     id: str
     files: dict[str, list[DatumFile]]
+
+
+class _Moved(Exception):
+    """A branch got a new head between two looks."""
 
 
 class Datums:
@@ -75,13 +79,7 @@ class Datums:
         """
         input_ = parse(body)
         with self._lock:
-            resolved = pps_pb2.Input()
-            resolved.CopyFrom(input_)
-            try:
-                leaves = self._resolve(resolved)
-                datums = [self._sorted_out(leaves, id_, files) for id_, files in self._listed(resolved)]
-            except (NotFound, InvalidRequest) as e:
-                raise InvalidRequest(f"error processing input: {e}") from e
+            leaves, datums = self._listed(input_)
             if not datums:
                 raise InvalidRequest("error listing spec's datums: spec produces zero datums; nothing to mount")
             if self._active():
@@ -149,11 +147,29 @@ class Datums:
         mount.shown_path = files[0].path
         return mount
 
-    def _resolve(self, input_: pps_pb2.Input) -> list[Leaf]:
-        """Set the commit of each PFS input to what its branch has now.
+    def _listed(self, input_: pps_pb2.Input) -> tuple[list[Leaf], list[Datum]]:
+        for _ in range(3):
+            try:
+                leaves, datums = self._resolved(input_), []
+                for id_, files in self._mounts.source.datums(input_):
+                    datums.append(self._sorted_out(leaves, id_, files))
+                    if len(datums) > LIMIT:
+                        raise InvalidRequest(f"the input has more than {LIMIT} datums: give it a narrower glob")
+                order = {leaf.name: number for number, leaf in reversed(list(enumerate(leaves)))}
+                datums.sort(
+                    key=lambda datum: sorted((order[n], f.path) for n, files in datum.files.items() for f in files)
+                )
+                return leaves, datums
+            except _Moved:
+                continue
+            except (NotFound, InvalidRequest) as e:
+                raise InvalidRequest(f"error processing input: {e}") from e
+            except PachdFailed as e:
+                raise InvalidRequest(f"error listing spec's datums: {e}") from e
+        raise Conflict("the branches of the input move all the time: try again")
 
-        :raises NotFound: a repo or branch is not there.
-        """
+    def _resolved(self, input_: pps_pb2.Input) -> list[Leaf]:
+        """The PFS inputs with what their branches have now. :raises NotFound: a repo or branch is not there."""
         leaves = []
         source = self._mounts.source
         for pfs in _pfs_inputs(input_):
@@ -161,15 +177,8 @@ class Datums:
             info = source.branch(pfs.project, pfs.repo, pfs.branch).finished
             if info is None:
                 raise NotFound(f"branch {pfs.project}/{pfs.repo}@{pfs.branch} has no finished commit")
-            pfs.commit = info.id
             leaves.append(Leaf(pfs.name, pfs.branch, pfs.glob, CommitRef(pfs.project, pfs.repo, info.id), info))
         return leaves
-
-    def _listed(self, input_: pps_pb2.Input) -> Iterator[tuple[str, list[DatumFile]]]:
-        for number, datum in enumerate(self._mounts.source.datums(input_)):
-            if number >= LIMIT:
-                raise InvalidRequest(f"the input has more than {LIMIT} datums: give it a narrower glob")
-            yield datum
 
     def _sorted_out(self, leaves: list[Leaf], id_: str, files: list[DatumFile]) -> Datum:
         """Which file of a datum came by which input: pachd does not say, so commits and globs have to tell."""
@@ -179,7 +188,7 @@ class Datums:
             if len(possible) > 1:
                 possible = [leaf for leaf in possible if file.path.strip("/") in self._matching(leaf)] or possible
             if not possible:
-                raise MountError(f"pachd answered with /{file.path.strip('/')} of {file.ref.repo}, which is no input")
+                raise _Moved
             # the files come in the order of the inputs
             leaf = next((leaf for leaf in possible if leaf.name not in found), possible[-1])
             found.setdefault(leaf.name, []).append(file)

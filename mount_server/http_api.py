@@ -156,7 +156,7 @@ class Api:
 
     def unmount(self, body: UnmountBody) -> Any:
         """Commit and unmount."""
-        self._mounts.unmount(body.mounts)
+        self._mounts.unmount(body.mounts, body.discard)
         return self.mounts()
 
     def unmount_all(self) -> Any:
@@ -195,11 +195,10 @@ class Api:
         self._mounts.source.login(body.oidc, body.token)
         return {}
 
-    def logout(self) -> Any:
+    def logout(self) -> None:
         """Commit and unmount everything, then forget the login."""
         self._mounts.unmount_all()
         self._mounts.source.logout()
-        return {}
 
     # --- routes of ours -----------------------------------------------------------------------------------------------
 
@@ -321,7 +320,8 @@ class Api:
     ) -> Callable[[Request], Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             if model is None:
-                return JSONResponse(await run_in_threadpool(call))
+                found = await run_in_threadpool(call)
+                return Response() if found is None else JSONResponse(found)
             body = await request.body()
 
             def run() -> Any:

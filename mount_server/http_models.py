@@ -37,9 +37,10 @@ class MountBody(_Body):
 
 
 class UnmountBody(_Body):
-    """`PUT /_unmount`."""
+    """`PUT /_unmount`. `discard`: forget what is staged instead of committing it."""
 
     mounts: Annotated[list[str], BeforeValidator(_list)] = []
+    discard: bool = False
 
 
 class CommitBody(_Body):

@@ -128,29 +128,48 @@ class Mounts:
             self.journal.save_mounts([mount.row for mount in made.values() if not mount.temporary])
             self._mounts.update(made)
 
-    def unmount(self, names: list[str]) -> None:
+    def unmount(self, names: list[str], discard: bool = False) -> None:
         """Commit what is staged in these mounts, then remove them.
 
-        :raises NotFound: a name is no mount; none is unmounted then.
-        :raises MountError: a commit failed; that mount stays, with all that is staged.
+        :param discard: forget what is staged instead of committing it.
+        :raises NotFound: a name is no mount. :raises MountError: a commit failed. None is unmounted then.
         """
         mounts = [self.get(name) for name in dict.fromkeys(names)]
         if self.datum_mode and mounts:
             raise InvalidRequest("can't unmount repos while in mounted datum mode")
+        if not discard:
+            for mount in mounts:
+                if mount.writable and any(mount.dirty()[:2]):
+                    commits.commit(mount, self.source)
         for mount in mounts:
-            if mount.writable and any(mount.dirty()[:2]):
-                commits.commit(mount, self.source)
             with self._lock, mount.lock:
-                if any(mount.dirty()[:2]) and mount.snapshot():
+                if not discard and any(mount.dirty()[:2]) and mount.snapshot():
                     raise Conflict(f"mount {mount.row.name!r} was written to while it was committed: unmount it again")
                 mount.retired = True
+                for staged in mount.staged.values():
+                    if staged.blob:
+                        self.journal.drop_blob(staged.blob)
                 self.journal.remove_mount(mount.row.name)
                 self._mounts.pop(mount.row.name, None)
 
     def unmount_all(self) -> None:
-        """Commit and remove all mounts, datums too."""
+        """Commit and remove all mounts, datums too.
+
+        :raises Conflict: what some of them hold could not be committed; those stay, all others are gone.
+        """
         self.end_datums()
-        self.unmount([mount.row.name for mount in self.all()])
+        failed: dict[str, MountError] = {}
+        for mount in self.all():
+            try:
+                self.unmount([mount.row.name])
+            except MountError as e:
+                failed[mount.row.name] = e
+        if failed:
+            name, error = next(iter(failed.items()))
+            raise Conflict(
+                f"not unmounted: {', '.join(failed)}; what is staged in {name!r} could not be committed: {error}."
+                f" PUT /_unmount with discard: true drops it"
+            ) from error
 
     def show_datum(self, mounts: list[Mount]) -> None:
         """Have just these mounts, until `end_datums`. They are not there after a restart."""
@@ -186,18 +205,21 @@ class Mounts:
         if address.removeprefix("grpc://") == self.source.address.removeprefix("grpc://"):
             self.source.ping(5.0)
             return
-        dirty = [mount.row.name for mount in self.all() if any(mount.dirty()[:2])]
-        if dirty:
-            raise Conflict(
-                f"mounts {', '.join(dirty)} hold uncommitted changes for {self.source.address}:"
-                " commit or unmount them first"
-            )
+        port = address.rpartition(":")[2]
+        if port.isdigit() and not 0 < int(port) < 65536:
+            raise InvalidRequest(f"either empty or poorly formatted cluster endpoint: there is no port {port}")
         try:
             source = self._connect(address)
         except ValueError as e:
             raise InvalidRequest(f"either empty or poorly formatted cluster endpoint: {e}") from None
         try:
             source.ping(5.0)
+            dirty = [mount.row.name for mount in self.all() if any(mount.dirty()[:2]) and mount.row.repo]
+            if dirty:
+                raise Conflict(
+                    f"mounts {', '.join(dirty)} hold uncommitted changes for {self.source.address}:"
+                    " commit or unmount them first"
+                )
         except MountError:
             source.close()
             raise

@@ -150,7 +150,7 @@ class Source(Protocol):
         """The paths of all files and directories that match a PFS glob."""
 
     def datums(self, input_: pps_pb2.Input) -> Iterator[tuple[str, list[DatumFile]]]:
-        """ID ("": pachd gives none) and files of each datum of an input whose commits are set."""
+        """ID ("": pachd gives none) and files of each datum that an input's branches make now."""
 
     def history(self, project: str, repo: str, commit: str, path: str, limit: int) -> Iterator[CommitInfo]:
         """The commits that changed a file, newest first, starting at `commit`."""
