@@ -1,6 +1,7 @@
 """pps_v2: pipelines."""
 
 import itertools
+import sys
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -8,7 +9,7 @@ from google.protobuf.empty_pb2 import Empty
 from pachd.api.filters import Filter, projects_of
 from pachd.api.service import Call, read, write
 from pachd.api.transaction import append
-from pachd.errors import PachError
+from pachd.errors import InvalidArgument, PachError
 from pachd.pps import cron, pipelines
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Txn
@@ -51,8 +52,10 @@ class Pipelines:
                 )
                 if wanted.matches(info)
             )
-            size = request.page.page_size
-            first = size * request.page.page_index
+            size, index = request.page.page_size, request.page.page_index
+            if size < 0 or index < 0:
+                raise InvalidArgument(f"page {index} of {size} pipelines: neither number can be negative")
+            first = min(size * index, sys.maxsize - size)
             yield from itertools.islice(found, first, first + size) if size else found
 
     @write()

@@ -43,6 +43,8 @@ def start_commit(
             raise err.wrapped("start commit in transaction: create commit: parent commit not found") from err
     if parent_pk is not None:
         above = refs.commit_row(txn, parent_pk)
+        if above.repo != branch.repo:
+            raise PachError(f"start commit in transaction: parent commit {above.key} is in another repo than {branch}")
         if above.state < pfs_pb2.FINISHING:
             raise PachError(
                 f"start commit in transaction: create commit: parent commit {above.key} has not been finished"

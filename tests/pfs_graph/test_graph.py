@@ -215,3 +215,10 @@ def test_a_trigger_moves_its_branch_when_enough_has_come(store: Store) -> None:
     id = put(store, A, "/2", b"22", branch="staging")
     with store.read() as txn:
         assert refs.resolve_commit(txn, (A, "master")).id == id
+
+
+def test_a_parent_in_another_repo_is_refused(store: Store) -> None:
+    make(store, A, B)
+    id = put(store, A, "/f")
+    with pytest.raises(PachError, match="is in another repo than default/b@master"), writing(store) as txn:
+        commits.start_commit(txn, master(B), pfs_pb2.Commit(repo=refs.repo_pb(A), id=id))
