@@ -167,10 +167,12 @@ def _dirname(key: str) -> str:
     return path[: path.rfind("/") + 1]
 
 
-def apply_all(txn: Txn, tree: Tree, rows: Iterable[bytes], writer: ContentWriter) -> tuple[Tree, str]:
-    """(the tree after the operations of these rows, what makes it invalid)."""
+def apply_all(
+    txn: Txn, tree: Tree, rows: Iterable[bytes], writer: ContentWriter, check: bool = True
+) -> tuple[Tree, str]:
+    """(the tree after the operations of these rows, what makes it invalid if `check`)."""
     changes = Changes()
     for row in rows:
         changes.add(unpack(row))
     tree, added = changes.apply(tree, txn, writer)
-    return tree, first_error(tree, added)
+    return tree, first_error(tree, added) if check else ""
