@@ -4,16 +4,17 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pachd import wire
+from pachd.api.egress import get
 from pachd.api.ingest import Ingest
 from pachd.api.keys import required_commit, required_file
 from pachd.api.service import Call, read
-from pachd.errors import NotFound, PachError
-from pachd.pfs import encode, modify, refs, tar, temporary
+from pachd.api.views import open_view
+from pachd.errors import PachError
+from pachd.pfs import encode, modify, refs, tar
 from pachd.pfs.diff import diff
 from pachd.pfs.read import Entry, PathRange, View, page
 from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
-from pachd.types import Branch
 
 CHUNK = 1 << 20  # bytes per message of a GetFile answer
 
@@ -31,54 +32,44 @@ class Files:
             ingest.close()
         await call.reply(call.reply_type())
 
-    @read
-    def GetFile(self, snapshot: Snapshot, request: pfs_pb2.GetFileRequest, call: Call) -> Iterator[bytes]:
-        file = _file_request(request)
-        try:
-            view, _ = _open(snapshot, file, call)
-        except PachError as e:
-            raise type(e)(f"get file: {e}") from None
-        entry = view.get(file.path, _path_range(request))
-        return _bytes_values(view.read(entry, request.offset), empty=call.old_client)
+    async def GetFile(self, call: Call) -> None:
+        await get(call, _get_file)
 
-    @read
-    def GetFileTAR(self, snapshot: Snapshot, request: pfs_pb2.GetFileRequest, call: Call) -> Iterator[bytes]:
-        file = _file_request(request)
-        view, _ = _open(snapshot, file, call)
-        return _bytes_values(tar.stream(view, view.files(file.path, _path_range(request))))
+    async def GetFileTAR(self, call: Call) -> None:
+        await get(call, _get_file_tar)
 
     @read
     def InspectFile(self, snapshot: Snapshot, request: pfs_pb2.InspectFileRequest, call: Call) -> Any:
         file = required_file(request)
-        view, commit = _open(snapshot, file, call)
+        view, commit = open_view(snapshot, file, call)
         return encode.file_info(view.inspect(file.path), commit)
 
     @read
     def ListFile(self, snapshot: Snapshot, request: pfs_pb2.ListFileRequest, call: Call) -> Iterator[bytes]:
         file = required_file(request)
-        view, commit = _open(snapshot, file, call)
+        view, commit = open_view(snapshot, file, call)
         return _encoded(view, _page(view.list(file.path), request), commit)
 
     @read
     def WalkFile(self, snapshot: Snapshot, request: pfs_pb2.WalkFileRequest, call: Call) -> Iterator[bytes]:
         file = required_file(request)
-        view, commit = _open(snapshot, file, call)
+        view, commit = open_view(snapshot, file, call)
         return _encoded(view, _page(view.walk(file.path), request), commit)
 
     @read
     def GlobFile(self, snapshot: Snapshot, request: pfs_pb2.GlobFileRequest, call: Call) -> Iterator[bytes]:
-        view, commit = _open(snapshot, pfs_pb2.File(commit=required_commit(request)), call)
+        view, commit = open_view(snapshot, pfs_pb2.File(commit=required_commit(request)), call)
         return _encoded(view, view.glob(request.pattern, _path_range(request)), commit)
 
     @read
     def DiffFile(self, snapshot: Snapshot, request: pfs_pb2.DiffFileRequest, call: Call) -> Iterator[Any]:
         new_file = required_file(request, "new_file")
-        new, new_commit = _open(snapshot, new_file, call)
+        new, new_commit = open_view(snapshot, new_file, call)
         if request.HasField("old_file"):
             old_file = required_file(request, "old_file")
         else:
             old_file = _same_in_parent(snapshot, new_file)
-        old, old_commit = _open(snapshot, old_file, call) if old_file.HasField("commit") else (None, None)
+        old, old_commit = open_view(snapshot, old_file, call) if old_file.HasField("commit") else (None, None)
         for a, b in diff(new, old, new_file.path, old_file.path):
             response = pfs_pb2.DiffFileResponse()
             if a is not None:
@@ -91,43 +82,30 @@ class Files:
 def _modify(txn: Txn, ingest: Ingest) -> None:
     modification = ingest.finish()
     assert ingest.commit is not None
-    modify.modify_file(txn, ingest.commit, modification)
+    # a stream into an open commit is nothing that anybody waits for
+    txn.quiet = not modify.modify_file(txn, ingest.commit, modification)
 
 
-def _open(snapshot: Snapshot, file: pfs_pb2.File, call: Call) -> tuple[View, pfs_pb2.Commit]:
-    """Return the files of a commit or of a file set, and the commit as answers name it."""
-    if file.commit.repo.name == temporary.REPO:
-        return temporary.view(snapshot, file.commit.id), file.commit
-    if call.old_client:
-        return _open_for_old(snapshot, file)
-    row = refs.resolve_commit(snapshot, file.commit)
-    commit = refs.commit_pb(row)
-    commit.ClearField("branch")
-    return View.of(snapshot, row, file.datum, file.commit.id), commit
-
-
-def _open_for_old(snapshot: Snapshot, file: pfs_pb2.File) -> tuple[View, pfs_pb2.Commit]:
-    """The same for python-pachyderm 7.6, whose `path_exists` knows the sentences of an older server."""
+def _get_file(snapshot: Snapshot, request: pfs_pb2.GetFileRequest, call: Call) -> Iterator[bytes]:
+    file = required_file(request)
     try:
-        row = refs.resolve_commit(snapshot, file.commit)
-    except NotFound as e:
-        if not file.commit.branch.name:
-            raise
-        branch = Branch(refs.repo_of(file.commit.repo), file.commit.branch.name)
-        raise NotFound(f'branch "{branch.name}" not found in repo {branch.repo}') from e
-    return View.of(snapshot, row, file.datum, row.id), refs.commit_pb(row)
+        view, _ = open_view(snapshot, file, call)
+    except PachError as e:
+        raise type(e)(f"get file: {e}") from None
+    entry = view.get(file.path, _path_range(request))
+    return _bytes_values(view.read(entry, request.offset), empty=call.old_client)
+
+
+def _get_file_tar(snapshot: Snapshot, request: pfs_pb2.GetFileRequest, call: Call) -> Iterator[bytes]:
+    file = required_file(request)
+    view, _ = open_view(snapshot, file, call)
+    return _bytes_values(tar.stream(view, view.files(file.path, _path_range(request))))
 
 
 def _same_in_parent(snapshot: Snapshot, file: pfs_pb2.File) -> pfs_pb2.File:
     """Return the same path in the parent commit; without a parent, a File without a commit."""
     parent = refs.parent(snapshot, refs.resolve_commit(snapshot, file.commit))
     return pfs_pb2.File(path=file.path, datum=file.datum, commit=None if parent is None else refs.commit_pb(parent))
-
-
-def _file_request(request: pfs_pb2.GetFileRequest) -> pfs_pb2.File:
-    if request.URL:
-        raise PachError("writing files to a URL is not available in this pachd: get them and store them there")
-    return required_file(request)
 
 
 def _path_range(request: Any) -> PathRange:

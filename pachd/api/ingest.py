@@ -7,6 +7,7 @@ from typing import Any
 from pachd.api.keys import normal_commit
 from pachd.api.service import Call
 from pachd.api.sources import fetch
+from pachd.api.threads import in_own_thread
 from pachd.errors import PachError
 from pachd.pfs import refs
 from pachd.pfs.modify import Modification
@@ -31,6 +32,7 @@ class Ingest:
         self._call = call
         self._with_commit = with_commit
         self._pending: list[bytes] = []
+        self._closed = False
         self._lock = threading.Lock()  # a cancelled call's thread may still be at work when the call is closed
         self._parse: Callable[[bytes], Any] = pfs_pb2.ModifyFileRequest.FromString
 
@@ -44,49 +46,76 @@ class Ingest:
             self._pending += batch
             size += sum(map(len, batch))
             if size > SMALL:
-                await self._call.context.ingest(self._store)
+                await self._run(self._store)
                 size, large = 0, True
         # whatever takes long happens here, while others may still write: waiting for the disk, or for some other server
         if large or any(b"://" in data for data in self._pending):
-            await self._call.context.ingest(self._seal)
+            await self._run(self._seal)
+
+    async def _run(self, step: Callable[[], bool]) -> None:
+        while await self._call.context.ingest(step):
+            await in_own_thread(self._fetch)
 
     def finish(self) -> Modification:
         """Parse what is left; errors as for `read`."""
         with self._lock:
-            self._feed()
+            if self._feed():
+                raise PachError("error parsing url: it has no ://")
         if self._with_commit and self.commit is None:
             raise PachError("first message must be a commit")
         return self.modification
 
     def close(self) -> None:
-        """Let go of what was not applied."""
+        """Let go of what was not applied, at once or when a thread that is still at work for us notices."""
+        self._closed = True
+        if self._lock.acquire(blocking=False):
+            try:
+                self.modification.close()
+            finally:
+                self._lock.release()
+        else:
+            threading.Thread(target=self._close_later, name="ingest end", daemon=True).start()
+
+    def _close_later(self) -> None:
         with self._lock:
             self.modification.close()
 
-    def _store(self) -> None:
+    def _store(self) -> bool:
         with self._lock:
-            self._feed()
+            return self._feed()
 
-    def _seal(self) -> None:
+    def _seal(self) -> bool:
         with self._lock:
-            self._feed()
+            if self._feed():
+                return True
             self.modification.seal()
+            return False
 
-    def _feed(self) -> None:
+    def _fetch(self) -> None:
+        """Add what the next message's URL names, however long that takes."""
+        with self._lock:
+            add = self._parse(self._pending.pop(0)).add_file
+            for path, content in fetch(add.path, add.url):
+                if self._closed:
+                    return
+                self.modification.append(path, content, add.datum)
+
+    def _feed(self) -> bool:
+        """Parse what is pending, up to a URL; returns whether there is one, which is then the first that pends."""
         pending, self._pending = self._pending, []
         append = self.modification.append
-        for data in pending:
+        for number, data in enumerate(pending):
             request = self._parse(data)
             kind = request.WhichOneof("body")
             if kind == "add_file" and (self.commit is not None or not self._with_commit):
                 add = request.add_file
                 if add.HasField("url"):
-                    for path, content in fetch(add.path, add.url):
-                        append(path, content, add.datum)
-                else:
-                    append(add.path, add.raw.value, add.datum)
+                    self._pending = pending[number:]
+                    return True
+                append(add.path, add.raw.value, add.datum)
             else:
                 self._other(request, kind)
+        return False
 
     def _other(self, request: pfs_pb2.ModifyFileRequest, kind: str | None) -> None:
         if self._with_commit and self.commit is None:

@@ -5,6 +5,7 @@ from itertools import chain
 from typing import Any
 
 from pachd.api.commits import Commits
+from pachd.api.egress import Egress
 from pachd.api.files import Files
 from pachd.api.filesets import Cache, FileSets
 from pachd.api.keys import project_name, repo_key, required_branch, required_repo
@@ -172,7 +173,7 @@ class Whole:
             yield pfs_pb2.FsckResponse(error=problem)
 
 
-class API(Whole, Projects, Repos, Branches, Commits, Files, FileSets, Cache, Service):
+class API(Whole, Projects, Repos, Branches, Commits, Egress, Files, FileSets, Cache, Service):
     name = "pfs_v2.API"
 
 

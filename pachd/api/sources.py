@@ -1,32 +1,31 @@
 """Files whose content pachd itself fetches from a URL."""
 
+import posixpath
 from collections.abc import Iterator
 
-import httpx
-
-from pachd.errors import PachError
+from pachd.pfs import web
+from pachd.pfs.buckets import open_bucket
 from pachd.proto import pfs_pb2
-
-TIMEOUT = 60.0  # seconds without a byte
-CHUNK = 1 << 20  # bytes
 
 
 def fetch(path: str, source: pfs_pb2.AddFile.URLSource) -> Iterator[tuple[str, bytes]]:
     """Yield (path, bytes) pieces of what `source` names, to be appended to each path in this order.
 
-    :raises PachError: the scheme is not http(s), the server cannot be reached or answers with an error.
+    From an object store, `recursive` makes a file of every object whose name begins as the URL says.
+
+    :raises PachError: there is no such thing, it cannot be reached, or pachd must not fetch it.
     """
-    url = httpx.URL(source.URL)
-    if url.scheme not in ("http", "https"):
-        raise PachError(f"cannot fetch {source.URL!r}: this pachd reads http and https URLs only")
-    yield path, b""  # an empty answer is an empty file
-    try:
-        with httpx.stream("GET", url, timeout=TIMEOUT, follow_redirects=True) as response:
-            if response.status_code >= 400:
-                raise PachError(
-                    f"error retrieving content from {source.URL!r}: {response.status_code} {response.reason_phrase}"
-                )
-            for chunk in response.iter_bytes(CHUNK):
-                yield path, chunk
-    except httpx.HTTPError as e:
-        raise PachError(f"error retrieving content from {source.URL!r}: {e}") from None
+    url = source.URL
+    if url.partition(":")[0].lower() in ("http", "https"):
+        for piece in web.fetch(url):
+            yield path, piece
+        return
+    bucket = open_bucket(url)
+    if not source.recursive:
+        for piece in bucket.read(bucket.key):
+            yield path, piece
+        return
+    for key in bucket.list(bucket.key):
+        place = posixpath.join(path, key.removeprefix(bucket.key).lstrip("/")).rstrip("/")
+        for piece in bucket.read(key):
+            yield place, piece
