@@ -1,6 +1,8 @@
 """The command `pachd`: an embedded Pachyderm in one process, from one folder."""
 
 import importlib.util
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import click
 
 from pachd import upkeep
 from pachd.operations import Operations, options, split
+from pachd.store import Store
 
 EXAMPLES = """\b
 Examples:
@@ -33,6 +36,12 @@ Then, for example:
 )
 @click.option("--address", default="127.0.0.1:30650", show_default=True, metavar="HOST:PORT", help="Where to listen.")
 @click.option(
+    "--objects",
+    metavar="URL",
+    help="Keep new large contents at s3://BUCKET/PREFIX; credentials come from the environment.",
+)
+@click.option("--objects-endpoint", default="", metavar="URL", help="Where that storage is, if it is not Amazon's.")
+@click.option(
     "--gc-interval",
     type=click.FloatRange(min=0),
     default=60.0,
@@ -55,6 +64,8 @@ def main(
     /,
     data: Path | None,
     address: str,
+    objects: str | None,
+    objects_endpoint: str,
     executor: str,
     gc_interval: float,
     verbose: bool,
@@ -67,14 +78,17 @@ def main(
     if context.invoked_subcommand is None:
         asked = Operations(**operations)
         asked.configure_logs(verbose)
-        _serve(data or _default_data(), address, gc_interval, executor, asked)
+        folder = partial(upkeep.open_folder, data or _default_data(), objects=objects, endpoint=objects_endpoint)
+        _serve(folder, address, gc_interval, executor, asked)
 
 
 for command in upkeep.COMMANDS:
     main.add_command(command)
 
 
-def _serve(data: Path, address: str, gc_interval: float, executor: str, operations: Operations) -> None:
+def _serve(
+    open_folder: Callable[[], Store], address: str, gc_interval: float, executor: str, operations: Operations
+) -> None:
     import uvloop
 
     from pachd.api.server import serve
@@ -84,7 +98,7 @@ def _serve(data: Path, address: str, gc_interval: float, executor: str, operatio
     host, port = split(address)
     token, tls, metrics = operations.root_token(), operations.tls(), operations.metrics()
     try:
-        store = upkeep.open_folder(data)
+        store = open_folder()
     except (StoreError, OSError) as e:
         raise click.ClickException(str(e)) from None
     with store, Collector(store, gc_interval):

@@ -16,11 +16,19 @@ from pachd.store import Store, StoreError, StoreInUse
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 
 
-def open_folder(data: Path, create: bool = True) -> Store:
-    """Open a data folder with all its tables. Raises StoreError."""
+def open_folder(data: Path, create: bool = True, objects: str | None = None, endpoint: str = "") -> Store:
+    """Open a data folder with all its tables; new large contents go to `objects`, if given. Raises StoreError."""
     from pachd import pfs, pps
+    from pachd.store import contents
 
-    return Store.open(data, [*pfs.SCHEMA, *pps.SCHEMA], create=create)
+    store = Store.open(data, [*pfs.SCHEMA, *pps.SCHEMA], create=create)
+    if objects:
+        try:
+            contents.shared(store).packs.use(store, objects, endpoint)
+        except BaseException:
+            store.close()
+            raise
+    return store
 
 
 def _folder(name: str = "data", metavar: str = "DIR") -> Callable[[Any], Any]:

@@ -145,8 +145,22 @@ def collect(
                 if pack not in pinned:
                     punched += state.packs.keep_only(pack, sizes[pack], parts)
                     pace.breathe()
+            _remove_strays(store, state)
             state.packs.clean_objects()
     return Collected(len(done), len(gone), sum(sizes[container] for container in gone), punched)
+
+
+def _remove_strays(store: Store, state: "contents.Shared") -> None:
+    """Remove packs that no transaction names and no stream writes: those of transactions that were undone.
+
+    In this order: what is not pinned any more by then either has its row or never gets one.
+    """
+    present = state.packs.present()
+    with state.lock:
+        pinned = set(state.pins)
+    with store.read() as snapshot:
+        named = {row[0] for row in snapshot.db.execute("SELECT id FROM container WHERE data IS NULL")}
+    state.packs.remove(present - pinned - named)
 
 
 @contextmanager

@@ -65,6 +65,10 @@ class FolderPacks:
                 system.remove(os.path.join(self.folder, name))
         return last
 
+    def present(self) -> set[int]:
+        """The packs that there are, named by a transaction or not."""
+        return {int(name.partition(".")[0], 16) for name in os.listdir(self.folder) if name.endswith(_SUFFIX)}
+
     def path(self, container: int) -> str:
         return os.path.join(self.folder, f"{container:x}{_SUFFIX}")
 

@@ -69,6 +69,10 @@ class Packs:
         """Remove files that no transaction names. Returns the greatest container that there was."""
         return self._folder.clean(known - self._names.keys())
 
+    def present(self) -> set[int]:
+        """The files that there are, named by a transaction or not."""
+        return self._folder.present()
+
     def clean_objects(self) -> int:
         """Once per process: remove objects that no transaction names; returns how many."""
         if self._cleaned:

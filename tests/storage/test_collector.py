@@ -298,3 +298,29 @@ def test_finishing_after_a_collection(repo: Repo, store: Store) -> None:
     with store.write() as txn:
         done = filesets.finish(txn, repo.row(txn))
         assert done.error == "" and done.size == 5 * MIB + 5
+
+
+def test_the_pack_of_what_was_undone(repo: Repo, store: Store) -> None:
+    """Several writes share a transaction; one of them is undone, the others are not: its pack has no row."""
+    repo.start()
+    modification = Modification(store)
+    modification.append("/big", os.urandom(5 * MIB))
+    modification.seal()
+    folder = Path(store.path, "packs")
+    with store.write() as txn, txn.savepoint() as point:
+        modification.apply(txn, repo.row(txn))
+        point.discard()
+    collect.garbage(store)
+    assert len(list(folder.iterdir())) == 1  # still held by its stream
+    modification.close()
+    collect.garbage(store)
+    assert list(folder.iterdir()) == []
+    with Modification(store) as under_way:
+        under_way.append("/big", os.urandom(5 * MIB))
+        collect.garbage(store)
+        assert len(list(folder.iterdir())) == 1
+        with store.write() as txn:
+            under_way.apply(txn, repo.row(txn))
+    collect.garbage(store)
+    repo.finish()
+    sound(store)
