@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mount_server.errors import (
@@ -101,7 +102,7 @@ def _commit(
         )
     taken = mount.snapshot()
     seq = journal.next_seq()
-    plan = make_plan(tree, taken, source)
+    plan = make_plan(tree, taken, source, journal.blobs)
     answer = {"commit": None, "project": row.project, "repo": row.repo, "branch": row.branch, **plan.counts()}
     if not plan:
         _done(mount, taken, None, answer, "")
@@ -225,9 +226,10 @@ def catch_up(mount: Mount, source: Source, for_commit: bool = False) -> CommitTr
     return mount.tree
 
 
-def make_plan(tree: CommitTree, taken: dict[str, Staged], source: Source) -> Plan:
+def make_plan(tree: CommitTree, taken: dict[str, Staged], source: Source, blobs: Path) -> Plan:
     """What of the staged changes differs from a commit.
 
+    :param blobs: where content files are.
     :raises Conflict: a file would stand where the commit has a directory, or below a file.
     """
     deletes: list[str] = []
@@ -254,7 +256,7 @@ def make_plan(tree: CommitTree, taken: dict[str, Staged], source: Source) -> Pla
                 raise Conflict(f"/{path} is a directory in commit {tree.id}: remove it first, or choose another name")
             entry = None
         if entry is not None:
-            if _same(tree, path, entry, staged, source):
+            if _same(tree, path, entry, staged, source, blobs):
                 continue
             replaced.add(path)
         puts[path] = staged
@@ -281,14 +283,25 @@ def _check_above(tree: CommitTree, path: str, gone: set[str]) -> None:
         directory = split(directory)[0]
 
 
-def _same(tree: CommitTree, path: str, entry: Entry, staged: Staged, source: Source) -> bool:
+def _same(tree: CommitTree, path: str, entry: Entry, staged: Staged, source: Source, blobs: Path) -> bool:
     if entry.size != staged.size:
         return False
     if staged.kind == "copy":
         return entry.hash == staged.hash
     if staged.data is not None:
         return entry.hash == content_hash(staged.data) or entry.size == 0
-    return False
+    with open(blobs / staged.blob, "rb") as f:
+        if entry.size < ONE_CHUNK:
+            return entry.hash == content_hash(f.read())
+        # how a larger file is cut into chunks is the store's own affair: its bytes are compared, up to the first change
+        assert tree.ref is not None
+        pieces = source.read(tree.ref, path, 0, 0)
+        try:
+            return all(f.read(len(piece)) == piece for piece in pieces) and not f.read(1)
+        finally:
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                close()
 
 
 def _changes(mount: Mount, plan: Plan) -> Iterator[Change]:

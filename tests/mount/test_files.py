@@ -75,6 +75,19 @@ def test_same_content_is_no_change(world: World, labels: Path) -> None:
     assert len(world.source.history_of("labels")) == before
 
 
+@pytest.mark.parametrize("size", [200_000, 3_000_000])
+def test_same_large_content_is_no_change(world: World, labels: Path, size: int) -> None:
+    content = os.urandom(size)
+    (labels / "large").write_bytes(content)
+    assert world.commit("labels")["files_added"] == 1
+    (labels / "large").write_bytes(content)
+    assert world.commit("labels")["commit"] is None
+    (labels / "large").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert world.commit("labels")["files_changed"] == 1
+    (labels / "large").write_bytes(content[:-1])
+    assert world.commit("labels")["files_changed"] == 1
+
+
 def test_rename_is_committed(world: World, labels: Path) -> None:
     (labels / "tmp").write_text("via temp")
     os.replace(labels / "tmp", labels / "a.json")
