@@ -108,6 +108,7 @@ async def serve(
     context.guard.pinned = pinned
     server = Server(context)
     clock = Clock(store)
+    engine_runs = False
     monitoring: Monitoring | None = None
     sweeper: asyncio.Task[None] | None = None
     stop = asyncio.Event()
@@ -124,6 +125,7 @@ async def serve(
         sweeper = asyncio.create_task(_sweep(context))
         if engine is not None:
             await loop.run_in_executor(None, engine.start)
+            engine_runs = True
         clock.start()
         where = f"[{host}]" if ":" in host else host
         version = importlib.metadata.version("howdah")
@@ -142,7 +144,7 @@ async def serve(
             except TimeoutError:
                 pass
         await loop.run_in_executor(None, clock.stop)
-        if engine is not None:
+        if engine_runs:
             await loop.run_in_executor(None, engine.stop)
         if monitoring is not None:
             await loop.run_in_executor(None, monitoring.close)
@@ -153,5 +155,8 @@ async def _sweep(context: Context) -> None:
     """Forget expired tokens, at once and once a day."""
     while True:
         if context.guard.active:
-            await context.write(tokens.delete_expired)
+            try:
+                await context.write(tokens.delete_expired)
+            except Exception:  # a full disk: they are refused all the same
+                log.exception("expired tokens could not be forgotten")
         await asyncio.sleep(_SWEEP)

@@ -166,7 +166,7 @@ def test_spec_repos_are_for_everybody_to_read(active: Store) -> None:
     assert missing(active, "robot:anybody", spec, P.REPO_READ, P.REPO_WRITE) == [P.REPO_WRITE]
     with (
         active.read() as snapshot,
-        pytest.raises(permissions.NotAuthorized, match=r"\[REPO_WRITE\] on REPO default/im"),
+        pytest.raises(permissions.NotAuthorized, match=r"\[REPO_WRITE\] on REPO def"),
     ):
         permissions.require(snapshot, "robot:anybody", spec, P.REPO_WRITE)
 

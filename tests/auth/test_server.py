@@ -270,7 +270,7 @@ def test_the_metadata_of_others_is_theirs(guarded: Guarded) -> None:
     edit.repo.name.name = "noted"
     request = metadata_pb2.EditMetadataRequest(edits=[edit])
     with pytest.raises(
-        RpcError, match='^apply edits: edit #0: check permissions on repo "default/noted.user": robot:scr'
+        RpcError, match='^apply edits: edit #0: check permissions on repo "default/noted.user": robot:'
     ):
         user.metadata.EditMetadata(request)
     guarded.bind("robot:scribbler", "repoWriter", repo="default/noted")
