@@ -175,8 +175,8 @@ class Engine:
             return "waiting", []
         if any(commit.state != pfs_pb2.FINISHED for commit in inputs):
             return ("waiting" if row["state"] == jobs.STARTING else "starting"), []
-        failed = [commit.repo.name for commit in inputs if commit.error]
-        return ("failed", list(dict.fromkeys(failed))) if failed else ("ready", [])
+        failed = jobs.failed_upstream(txn, info, row["id"])
+        return ("failed", failed) if failed else ("ready", [])
 
     def _advance(self, pipeline: int, pk: int, state: str, failed: list[str]) -> None:
         if state == "starting":

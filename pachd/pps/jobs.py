@@ -106,7 +106,7 @@ def info(row: sqlite3.Row, details: bool, workers: Sequence[pps_pb2.WorkerStatus
     found.created.FromNanoseconds(row["created"])
     if row["started"]:
         found.started.FromNanoseconds(row["started"])
-    if row["started"] and row["state"] != UNRUNNABLE:
+    if row["started"] and row["state"] != UNRUNNABLE and (row["state"] != KILLED or row["process_time"]):
         found.stats.CopyFrom(stats(row).message())
     else:
         found.stats.SetInParent()
@@ -327,15 +327,6 @@ def input_commits(txn: Snapshot, pipeline: pps_pb2.PipelineInfo, job: str) -> di
 
 
 def failed_upstream(txn: Snapshot, pipeline: pps_pb2.PipelineInfo, job: str) -> list[str]:
-    """The names of input repos whose commit for this job finished with an error."""
-    names = []
-    for branch, row in input_commits(txn, pipeline, job).items():
-        if row.error and branch.repo.name not in names:
-            names.append(branch.repo.name)
-    return names
-
-
-def check_stoppable(job: pps_pb2.Job) -> None:
-    """Refuse a request that names no job."""
-    if not job.id:
-        raise PachError("Job must be specified")
+    """The names of the inputs whose commit for this job finished with an error, in the tree's order."""
+    commits_of = input_commits(txn, pipeline, job)
+    return [leg.name for leg in inputs.legs(pipeline.details.input) if commits_of[leg.branch].error]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pachd.errors import AlreadyExists, NotFound, PachError
-from pachd.pfs import branches, commits, repos
+from pachd.pfs import branches, commits, propagate, refs, repos
 from pachd.pps import access, defaults, egress, inputs, jobs, secrets, spec
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Txn, system
@@ -285,8 +285,9 @@ def _prepare_inputs(txn: Txn, stored: pps_pb2.PipelineInfo) -> None:
             )
 
 
-def _provenance(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, connected: bool) -> None:
-    """Connect the output and meta branches with the inputs and the spec, or cut them off."""
+def _provenance(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, connected: bool) -> list[Branch]:
+    """Connect the output and meta branches with the inputs and the spec, or cut them off; returns the branches."""
+    made: list[Branch] = []
     sources: list[Branch] = []
     if connected:
         for leg in inputs.legs(stored.details.input):
@@ -297,6 +298,8 @@ def _provenance(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, connected: bo
     for kind in kinds:
         branch = Branch(Repo(out.project, out.name, kind), stored.details.output_branch)
         branches.create_branch(txn, branch, provenance=sources)
+        made.append(branch)
+    return made
 
 
 def stop_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline, must_exist: bool = True) -> None:
@@ -315,12 +318,16 @@ def stop_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline, must_exist: bool = True)
 
 
 def start_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline) -> None:
-    """Connect a stopped pipeline again; commits that came meanwhile make one job."""
+    """Connect a stopped pipeline again; commits that came meanwhile make one job.
+
+    One that was not stopped gets another job, as in Pachyderm.
+    """
     row = find(txn, pipeline)
-    if not row["stopped"]:
-        return
-    txn.db.execute("UPDATE pps_pipelines SET stopped=0, state=?, reason='' WHERE pk=?", (STARTING, row["pk"]))
-    _provenance(txn, pps_pb2.PipelineInfo.FromString(row["info"]), Repo(row["project"], row["name"], "user"), True)
+    if row["stopped"]:
+        txn.db.execute("UPDATE pps_pipelines SET stopped=0, state=?, reason='' WHERE pk=?", (STARTING, row["pk"]))
+    stored = pps_pb2.PipelineInfo.FromString(row["info"])
+    for branch in _provenance(txn, stored, Repo(row["project"], row["name"], "user"), True):
+        propagate.force(txn, refs.branch_row(txn, branch)["pk"])
 
 
 def rerun_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline, reprocess: bool) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+import socket
+import socketserver
 import threading
 
 from pachd.errors import PachError
 
 _PIECE = 64 << 10  # bytes
+_CONNECT = 5.0  # seconds
 
 
 class Forwarder:
@@ -17,57 +19,90 @@ class Forwarder:
     """
 
     def __init__(self, external: int, internal: int) -> None:
-        self._external, self._internal = external, internal
-        self._loop = asyncio.new_event_loop()
-        self._server: asyncio.Server | None = None
         try:
-            self._server = self._loop.run_until_complete(asyncio.start_server(self._connected, "127.0.0.1", external))
-        except OSError as error:
-            self._loop.close()
+            self._server = _Server(external, internal)
+        except (OSError, OverflowError) as error:
             raise PachError(
-                f"cannot listen on the service's external port {external} on 127.0.0.1: {error.strerror or error}; "
-                "choose another external_port"
+                f"cannot listen on the service's external port {external} on 127.0.0.1: "
+                f"{getattr(error, 'strerror', None) or error}; choose another external_port"
             ) from None
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"port-{external}", daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, name=f"port-{external}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop listening and cut all connections."""
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._server.shutdown()
+        self._server.server_close()
         self._thread.join(10)
-        self._loop.close()
+        self._server.cut()
 
-    async def _end(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_address = True
+
+    def __init__(self, external: int, internal: int) -> None:
+        self.internal = internal
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        super().__init__(("127.0.0.1", external), _Connection)
+
+    def hold(self, *sockets: socket.socket) -> None:
+        """Remember connections, to cut them at the end."""
+        with self._lock:
+            self._open.update(sockets)
+
+    def release(self, *sockets: socket.socket) -> None:
+        """Close connections that are over."""
+        with self._lock:
+            self._open.difference_update(sockets)
+        for one in sockets:
+            one.close()
+
+    def cut(self) -> None:
+        """End all connections."""
+        with self._lock:
+            for one in self._open:
+                _shut(one, socket.SHUT_RDWR)
+
+
+class _Connection(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        server = self.server
+        assert isinstance(server, _Server)
         try:
-            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self._internal)
+            inner = socket.create_connection(("127.0.0.1", server.internal), _CONNECT)
         except OSError:
-            writer.close()  # the code does not listen yet
-            return
+            return  # the code does not listen yet
+        inner.settimeout(None)
+        server.hold(self.request, inner)
         try:
-            await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
+            back = threading.Thread(target=_copy, args=(inner, self.request), daemon=True)
+            back.start()
+            _copy(self.request, inner)
+            back.join()
         finally:
-            inner_writer.close()
-            writer.close()
+            server.release(inner, self.request)
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    """Hand on bytes until the source's end, and tell the target that it was the end."""
     try:
-        while data := await reader.read(_PIECE):
-            writer.write(data)
-            await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
+        while data := source.recv(_PIECE):
+            target.sendall(data)
     except OSError:
-        writer.close()
+        _shut(source, socket.SHUT_RDWR)
+        _shut(target, socket.SHUT_RDWR)
+        return
+    _shut(target, socket.SHUT_WR)
+
+
+def _shut(one: socket.socket, how: int) -> None:
+    try:
+        one.shutdown(how)
+    except OSError:
+        pass
 
 
 def forward(external: int, internal: int) -> Forwarder | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from pachd.auth import bindings
 from pachd.errors import PachError
 from pachd.pfs import writing
-from pachd.pps import pipelines, ports, secrets
+from pachd.pps import access, pipelines, ports, secrets
 from pachd.pps.executor import Executor
 from pachd.pps.logs import JobLog
 from pachd.pps.sandbox import Box, Failed, Killed
@@ -21,6 +23,7 @@ from pachd.store import Store
 log = logging.getLogger(__name__)
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0  # seconds until code that failed is started again
 _TOOLS = "/pach-bin"  # where a worker of Pachyderm has its pachctl
+_CONFIG = "/pachctl"  # where clients in a spout look for their configuration
 
 
 class Resident:
@@ -90,7 +93,8 @@ class Resident:
         mounts = list(self._mounts)
         if "PATH" in place.environment:  # else it is a container, where this machine's Python is not
             env["PATH"] = f"{env['PATH']}:{_TOOLS}"
-            mounts.append((str(_write_tools(self._root.with_name(self._root.name + "-tools"))), _TOOLS))
+            mounts.append((str(_write_tools(self._beside("tools"))), _TOOLS))
+        mounts.append((str(_write_config(self._beside("config"), env)), _CONFIG))
         if place.note:
             self._log.write(place.note, None, self._name, user=False)
         with ExitStack() as stack:
@@ -109,6 +113,9 @@ class Resident:
             code = box.run(list(transform.cmd), data, env, transform.working_dir, None, self._line)
             if code and code not in transform.accept_return_code:
                 raise Failed(box.why(code))
+
+    def _beside(self, what: str) -> Path:
+        return self._root.with_name(f"{self._root.name}-{what}")
 
     def _secret(self, name: str) -> dict[str, bytes]:
         with self._store.read() as snapshot:
@@ -131,10 +138,31 @@ class Resident:
                 pipelines.set_state(txn, self._pipeline, state, reason)
 
 
+def credentials(store: Store, pipeline: pps_pb2.Pipeline) -> dict[str, str]:
+    """The variables by which the code calls pachd as its pipeline; none while access control is off."""
+    with store.read() as snapshot:
+        if not bindings.active(snapshot):
+            return {}
+    with writing(store) as txn:
+        token = access.token(txn, pipeline)
+    return {"PACH_TOKEN": token} if token else {}
+
+
 def _write_tools(folder: Path) -> Path:
     """A folder with a command `pachctl` for the code, last on its PATH: a real one on the machine comes first."""
     folder.mkdir(parents=True, exist_ok=True)
     command = folder / "pachctl"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -m pachd.pachctl "$@"\n')
     command.chmod(0o755)
+    return folder
+
+
+def _write_config(folder: Path, env: Mapping[str, str]) -> Path:
+    """A folder with the configuration that clients of Pachyderm read, so that they find the worker's own pachd."""
+    context = {"pachd_address": f"grpc://{env['PACHD_PEER_SERVICE_HOST']}:{env['PACHD_PEER_SERVICE_PORT']}"}
+    if "PACH_TOKEN" in env:
+        context["session_token"] = env["PACH_TOKEN"]
+    config = {"user_id": "worker", "v2": {"active_context": "worker", "contexts": {"worker": context}}}
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (folder / "config.json").write_text(json.dumps(config))
     return folder

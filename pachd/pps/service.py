@@ -12,7 +12,7 @@ from pachd.pfs import read, writing
 from pachd.pps import datums, jobs, logs, plan, secrets, staging
 from pachd.pps.datums import Datum
 from pachd.pps.executor import Executor
-from pachd.pps.resident import Resident
+from pachd.pps.resident import Resident, credentials
 from pachd.pps.sandbox import Box
 from pachd.proto import pfs_pb2, pps_pb2
 from pachd.store import Snapshot, Store
@@ -115,6 +115,7 @@ class ServiceRun:
         own = staging.environment(datum, self.job.id)
         env = {**own, "PPS_PIPELINE_NAME": info.pipeline.name, "PPS_PROJECT_NAME": info.pipeline.project.name}
         env["PPS_SPEC_COMMIT"] = info.spec_commit.id or self.job.id
+        env |= credentials(self.store, info.pipeline)
         with self.store.read() as snapshot:
             mounts = secrets.provide(snapshot, info, env, self._work)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pachd.pps import logs, secrets, staging
 from pachd.pps.executor import Executor
-from pachd.pps.resident import Resident
+from pachd.pps.resident import Resident, credentials
 from pachd.proto import pps_pb2
 from pachd.store import Store
 
@@ -23,6 +23,7 @@ class Spout:
         self._log = logs.JobLog(logs.path(store.path, pipeline, JOB))
         env = {"PPS_PIPELINE_NAME": info.pipeline.name, "PPS_PROJECT_NAME": info.pipeline.project.name}
         env["PPS_SPEC_COMMIT"] = info.spec_commit.id
+        env |= credentials(store, info.pipeline)
         with store.read() as snapshot:
             mounts = secrets.provide(snapshot, info, env, work)
         self._residents = [

@@ -6,6 +6,7 @@ import time
 import psutil
 import pytest
 
+from pachd.pps.limits import Limits
 from pachd.pps.sandbox import Failed, Sandbox, host_environment
 
 
@@ -72,3 +73,49 @@ def test_no_such_program(box, program, words):
 def test_secrets_of_pachd_are_not_inherited(box, monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "x")
     assert "MY_TOKEN" not in host_environment()
+
+
+HUNGRY = "import time; data = bytearray(1); exec('while True: data += bytes(4 << 20); time.sleep(0.001)')"
+
+
+@pytest.fixture
+def limited(tmp_path):
+    limits = Limits(cpu=0.25, memory=200 << 20, memory_text="200Mi")
+    box = Sandbox(tmp_path / "limited", str(tmp_path / "secret"), limits=limits)
+    yield box
+    box.close()
+
+
+@pytest.mark.parametrize("script", [f'python3 -c "{HUNGRY}"', f'(python3 -c "{HUNGRY}"; true) & wait; sleep 60'])
+def test_code_that_takes_more_memory_than_it_may_is_killed(limited, script):
+    code, _ = run(limited, script)
+    assert code
+    assert limited.why(code) == "out of memory: the code was killed at its limit of 200Mi (resourceLimits.memory)"
+
+
+def test_memory_of_several_processes_counts_together_but_what_they_share_once(limited):
+    limited._limits = limited._limits._replace(cpu=0.0)
+    share = "import os, time; data = bytearray(120 << 20); [os.fork() for _ in range(3)]; time.sleep(1)"
+    assert run(limited, f'python3 -c "{share}"')[0] == 0
+    each = "data = bytearray(b'x') * (90 << 20); import time; time.sleep(20)"
+    code, _ = run(limited, f'for i in 1 2 3; do python3 -c "{each}" & done; wait')
+    assert code and "out of memory" in limited.why(code)
+
+
+def test_cpu_time_is_limited_for_all_processes_together(limited):
+    busy = "import time, os; end = time.monotonic() + 3; exec('while time.monotonic() < end: pass'); print(os.times()[0])"
+    code, lines = run(limited, f'for i in 1 2; do python3 -c "{busy}" & done; wait')
+    assert code == 0
+    assert sum(map(float, lines)) < 3 * 0.25 + 0.5
+
+
+def test_an_exit_by_signal_is_no_lack_of_memory(limited):
+    code, _ = run(limited, "kill -9 $$")
+    assert limited.why(code) == "exit status 137"
+
+
+def test_the_timeout_counts_when_the_output_is_closed(box):
+    began = time.monotonic()
+    with pytest.raises(Failed, match="timed out"):
+        run(box, "exec >&- 2>&-; sleep 60", timeout=0.5)
+    assert time.monotonic() - began < 5
