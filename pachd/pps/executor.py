@@ -69,9 +69,9 @@ class Executor:
         image = info.details.transform.image
         if not self.containers_only:
             if self._mode == "process" or not _named(info):
-                return self._sandboxes()
+                return self._sandboxes(info)
             if away := self._engine.problem():
-                return self._sandboxes(f"the image {image} is not used: {away}; the code runs in a sandbox")
+                return self._sandboxes(info, f"the image {image} is not used: {away}; the code runs in a sandbox")
         try:
             if away := self._engine.problem():
                 raise NotReady(f"no worker can be started: {away}", retry=3.0)
@@ -80,19 +80,20 @@ class Executor:
         except NotReady as problem:
             if self.containers_only:
                 raise
-            return self._sandboxes(f"the image {image} is not used: {problem}; the code runs in a sandbox")
+            return self._sandboxes(info, f"the image {image} is not used: {problem}; the code runs in a sandbox")
         return _Containers(self._engine, info, job, {"PACH_IN_WORKER": "true", **self._peer})
 
-    def _sandboxes(self, note: str = "") -> Place:
-        return _Sandboxes(self._data, {**sandbox.host_environment(), **self._peer}, note)
+    def _sandboxes(self, info: pps_pb2.PipelineInfo, note: str = "") -> Place:
+        environment = {**sandbox.host_environment(), **self._peer}
+        return _Sandboxes(self._data, environment, Limits.of(info.details), note)
 
 
 class _Sandboxes:
-    def __init__(self, data: str, environment: dict[str, str], note: str) -> None:
-        self._data, self.environment, self.note = data, environment, note
+    def __init__(self, data: str, environment: dict[str, str], limits: Limits, note: str) -> None:
+        self._data, self.environment, self._limits, self.note = data, environment, limits, note
 
     def box(self, root: Path, mounts: Sequence[tuple[str, str]]) -> sandbox.Box:
-        return sandbox.Sandbox(root, self._data, mounts)
+        return sandbox.Sandbox(root, self._data, mounts, self._limits)
 
 
 class _Containers:

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from pachd.errors import PachError
+from pachd.pps import watch
+from pachd.pps.limits import Limits
 
 MAX_LINE = 64 << 10  # bytes; a longer line is cut into several
 _OWN = {"proc", "dev", "sys", "pfs", "tmp"}
@@ -150,7 +152,11 @@ class Box:
         process = self.start(cmd, stdin, env, cwd)
         in_time = False
         try:
-            in_time = pump(process, output, None if timeout is None else time.monotonic() + timeout)
+            deadline = None if timeout is None else time.monotonic() + timeout
+            in_time = pump(process, output, deadline)
+            while deadline is not None and in_time and process.poll() is None:  # it closed its output and goes on
+                in_time = time.monotonic() < deadline
+                time.sleep(0.005)
         finally:
             if not in_time:
                 self.stop(process)
@@ -191,11 +197,16 @@ class Sandbox(Box):
     """A mount and process namespace of this machine.
 
     ``hidden`` is a folder that the code must not see (pachd's data).  ``mounts``: (folder, where in the sandbox),
-    read-only.
+    read-only.  ``limits`` hold for each command with everything it starts.
     """
 
-    def __init__(self, root: Path, hidden: str = "", mounts: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self, root: Path, hidden: str = "", mounts: Sequence[tuple[str, str]] = (), limits: Limits | None = None
+    ) -> None:
         super().__init__(root)
+        self._limits = limits or Limits()
+        self._watch: watch.Watch | None = None
+        self._kills = 0
         self._prefix = [
             bwrap_path(),
             "--die-with-parent",
@@ -230,9 +241,20 @@ class Sandbox(Box):
                 start_new_session=True,
             )
             self._processes = [p for p in self._processes if p.returncode is None] + [process]
+            self._kills = watch.kills()
+            self._watch = watch.Watch(process.pid, self._limits)
+            if self._limits.memory or self._limits.cpu:
+                self._watch.start()
         if stdin is not None and process.stdin is not None:
             _feed(process.stdin, stdin)
         return process
+
+    def why(self, code: int) -> str:
+        if self._watch is not None and self._watch.out_of_memory:
+            return self._limits.out_of_memory()
+        if code == 128 + signal.SIGKILL and watch.kills() > self._kills:
+            return Limits().out_of_memory()
+        return super().why(code)
 
     def stop(self, process: Process) -> None:
         assert isinstance(process, subprocess.Popen)

@@ -140,6 +140,20 @@ def test_retries_err_cmd_accepted_codes_and_missing_programs(client):
     assert any("no such file or directory" in line for line in text)
 
 
+def test_a_job_that_takes_too_much_memory_says_so(client):
+    new_repo(client, "hungry", {"/small": b"1", "/big": b"300"})
+    script = 'python3 -c "x = bytearray(b\'x\') * ($(cat /pfs/hungry/*) << 20); import time; time.sleep(5)" || exit $?'
+    create(client, "eats", f"grep -q 300 /pfs/hungry/* || exit 0\n{script}", glob("hungry"), datumTries=1,
+           resourceLimits={"memory": "150Mi", "cpu": 1})  # fmt: skip
+    job = last_job(client, "eats")
+    assert (job.state, counts(job)) == (pps_pb2.JOB_FAILURE, (1, 0, 1, 0, 2))
+    failed = [d for d in client.pps.ListDatum(pps_pb2.ListDatumRequest(job=job.job)) if d.state == pps_pb2.FAILED]
+    reason = "out of memory: the code was killed at its limit of 150Mi (resourceLimits.memory)"
+    assert job.reason == f"datum {failed[0].datum.id} failed: {reason}"
+    text = [m.message for m in client.pps.GetLogs(pps_pb2.GetLogsRequest(job=job.job))]
+    assert any(reason in line for line in text)
+
+
 def test_logs_of_a_datum(client):
     new_repo(client, "d", {"/x": b"", "/y": b""})
     create(client, "talk", "echo hello $d\necho err >&2", glob("d"), parallelismSpec={"constant": 2})
