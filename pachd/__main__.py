@@ -1,6 +1,7 @@
 """The command `pachd`: an embedded Pachyderm in one process, from one folder."""
 
 import importlib.util
+import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -104,7 +105,8 @@ def _serve(
     with store, Collector(store, gc_interval):
         deployment_id = _deployment_id(store)
         operations.check_reach(host, _is_guarded(store, token))
-        engine = _engine(store, address, executor)
+        peer = _peer() if tls is not None else None
+        engine = _engine(store, f"127.0.0.1:{peer.getsockname()[1]}" if peer else address, executor)
         serving = serve(
             store,
             host,
@@ -112,6 +114,7 @@ def _serve(
             deployment_id=deployment_id,
             engine=engine,
             tls=tls,
+            peer=peer,
             metrics=metrics,
             drain=operations.drain_seconds,
             pinned=bool(token),
@@ -136,6 +139,13 @@ def _is_guarded(store: Any, root_token: str) -> bool:
             raise click.ClickException(f"the token in the token file is of no use: {error}") from None
     with store.read() as snapshot:
         return bindings.active(snapshot)
+
+
+def _peer() -> socket.socket:
+    """Return a socket on a free port of loopback: the code of pipelines knows no certificates."""
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    return bound
 
 
 def _engine(store: Any, address: str, executor: str) -> Any:

@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import signal
+import socket
 import ssl
 from collections.abc import Iterable
 from typing import Any
@@ -92,6 +93,7 @@ async def serve(
     engine: Any = None,
     tls: ssl.SSLContext | None = None,
     metrics: tuple[str, int] | None = None,
+    peer: socket.socket | None = None,
     drain: float = 0.0,
     pinned: bool = False,
 ) -> None:
@@ -99,6 +101,7 @@ async def serve(
 
     :param engine: the pipeline engine; it is started before the first call is taken and stopped after the last.
     :param tls: what to encrypt with.
+    :param peer: a bound socket on which the same is served unencrypted, for the code of pipelines on this machine.
     :param metrics: where to serve metrics and health over HTTP.
     :param drain: seconds that calls under way may take to end when the server is told to stop.
     :param pinned: access control must stay on, with the root token it has.
@@ -106,7 +109,7 @@ async def serve(
     """
     context = Context(store, deployment_id, engine)
     context.guard.pinned = pinned
-    server = Server(context)
+    servers = [Server(context)] if peer is None else [Server(context), Server(context)]
     clock = Clock(store)
     engine_runs = False
     monitoring: Monitoring | None = None
@@ -121,7 +124,9 @@ async def serve(
                 monitoring = Monitoring(context, metrics)
             except OSError as error:
                 raise OSError(error.errno, error.strerror, f"{metrics[0]}:{metrics[1]}") from None
-        await server.start(host, port, ssl=tls)
+        await servers[0].start(host, port, ssl=tls)
+        if peer is not None:
+            await servers[1].start(sock=peer)
         sweeper = asyncio.create_task(_sweep(context))
         if engine is not None:
             await loop.run_in_executor(None, engine.start)
@@ -133,16 +138,17 @@ async def serve(
         if monitoring is not None:
             monitoring.ready = True
         await stop.wait()
-        await server.drain(drain)
+        await asyncio.gather(*(server.drain(drain) for server in servers))
     finally:
         if sweeper is not None:
             sweeper.cancel()
-        if server._server is not None:
-            server.close()
-            try:
-                await asyncio.wait_for(server.wait_closed(), STOP_TIMEOUT)
-            except TimeoutError:
-                pass
+        for server in servers:
+            if server._server is not None:
+                server.close()
+                try:
+                    await asyncio.wait_for(server.wait_closed(), STOP_TIMEOUT)
+                except TimeoutError:
+                    pass
         await loop.run_in_executor(None, clock.stop)
         if engine_runs:
             await loop.run_in_executor(None, engine.stop)

@@ -128,3 +128,37 @@ def test_encryption_is_enough_to_listen_for_strangers(certificates: Certificates
     with running(server):
         with Client(f"grpcs://localhost:{server.port}", timeout=30, ca_file=certificates.ca) as client:
             assert client.version.GetVersion().major == 2
+
+
+def test_code_of_pipelines_reaches_pachd_unencrypted_on_loopback(encrypted: Pachd, certificates: Certificates) -> None:
+    """As in a cluster, where workers have a port of their own; the token is asked for there too."""
+    from pachd.proto import pps_pb2
+
+    say = 'python3 -c \'import os, socket; socket.create_connection((os.environ["PACHD_PEER_SERVICE_HOST"], '
+    say += 'int(os.environ["PACHD_PEER_SERVICE_PORT"])), 10).close()\' && '
+    say += "echo $PACHD_PEER_SERVICE_HOST:$PACHD_PEER_SERVICE_PORT > /pfs/out/address"
+    repo = pfs_pb2.Repo(name="given", type="user")
+    commit = pfs_pb2.Commit(repo=repo, branch=pfs_pb2.Branch(repo=repo, name="master"))
+    with Client(f"grpcs://{encrypted.address}", token=TOKEN, timeout=60, ca_file=certificates.ca) as client:
+        client.pfs.CreateRepo(pfs_pb2.CreateRepoRequest(repo=repo))
+        add = pfs_pb2.AddFile(path="/a", raw={"value": b"x"})
+        client.pfs.ModifyFile([pfs_pb2.ModifyFileRequest(set_commit=commit), pfs_pb2.ModifyFileRequest(add_file=add)])
+        spec = pps_pb2.CreatePipelineRequest(
+            pipeline=pps_pb2.Pipeline(name="told-where", project=pfs_pb2.Project(name="default")),
+            transform=pps_pb2.Transform(cmd=["sh"], stdin=[say]),
+            input=pps_pb2.Input(pfs=pps_pb2.PFSInput(repo="given", glob="/*")),
+        )
+        client.pps.CreatePipeline(spec)
+        job = next(iter(client.pps.ListJob(pps_pb2.ListJobRequest(pipeline=spec.pipeline)))).job
+        done = client.pps.InspectJob(pps_pb2.InspectJobRequest(job=job, wait=True))
+        assert done.state == pps_pb2.JOB_SUCCESS, done.reason
+        out = pfs_pb2.Repo(name="told-where", type="user")
+        file = pfs_pb2.File(
+            commit=pfs_pb2.Commit(repo=out, branch=pfs_pb2.Branch(repo=out, name="master")), path="/address"
+        )
+        peer = b"".join(m.value for m in client.pfs.GetFile(pfs_pb2.GetFileRequest(file=file))).decode().strip()
+    assert peer.startswith("127.0.0.1:") and peer != encrypted.address
+    with Client(peer, timeout=30) as stranger, pytest.raises(RpcError, match="no authentication token"):
+        list(stranger.pfs.ListRepo(pfs_pb2.ListRepoRequest()))
+    with Client(peer, token=TOKEN, timeout=30) as client:
+        assert client.auth.WhoAmI().username == "pach:root"
