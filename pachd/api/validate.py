@@ -68,8 +68,10 @@ def _check_times(message: Message, field: FieldDescriptor) -> None:
     if not field.is_repeated and not message.HasField(field.name):
         return
     value = getattr(message, field.name)
-    if field.message_type.GetOptions().map_entry:
-        inner = field.message_type.fields_by_name["value"]
+    kind = field.message_type
+    assert kind is not None, field.full_name
+    if kind.GetOptions().map_entry:
+        inner = kind.fields_by_name["value"]
         values = list(value.values()) if inner.message_type is not None else []
     else:
         values = list(value) if field.is_repeated else [value]
