@@ -12,6 +12,7 @@ from typing import Any
 from pachd.pfs import filesets
 from pachd.pps import meta, staging
 from pachd.pps.datums import Datum
+from pachd.pps.lazy import Pipes
 from pachd.pps.limits import OUT_OF_MEMORY
 from pachd.pps.logs import DatumOutput, JobLog
 from pachd.pps.meta import Stats
@@ -85,6 +86,7 @@ class Worker:
         self._batch = Batch(setting.store, setting.most)
         self._spare = Spare(sandbox.root / "spare")
         self._staged = staging.Staged(0, [], [])
+        self._pipes = Pipes(setting.store, [])
         self._pinned: list[list[int]] = []  # containers of inputs staged since the last flush
         self.reader = Reader(setting)
         self._restart = threading.Event()
@@ -102,6 +104,7 @@ class Worker:
                 self.process(datum)
             self.flush()
         finally:
+            self._pipes.close()
             self.reader.release()
             self._batch.close()
             self._unpin(0)
@@ -172,11 +175,13 @@ class Worker:
     def stage(self, datum: Datum, env: bytes, stats: Stats) -> None:
         """Put the datum's files where the code will look for them."""
         began = time.monotonic()
+        self._pipes.close()
         snapshot = self.reader.snapshot()
         self._staged = staging.stage(self._sandbox.pfs, datum, env, snapshot, self.reader.tree, self._spare)
         pinned = [container for _, entry in self._staged.files for container in contents.containers_of(entry[3])]
         contents.shared(self._setting.store).pin(pinned)
         self._pinned.append(pinned)
+        self._pipes = Pipes(self._setting.store, self._staged.pipes)
         stats.download_bytes = self._staged.size
         stats.download_time = time.monotonic() - began
 

@@ -169,6 +169,30 @@ def test_logs_of_a_datum(client):
     assert {line.data[0].path for line in filtered} == {"/x"}
 
 
+def test_lazy_and_empty_inputs(client):
+    """A lazy input is a pipe, read once, partly, several at a time or not at all; an empty one has names only."""
+    big = b"0123456789" * 300_000
+    new_repo(client, "lz", {"/d/one": big, "/d/two": b"two", "/d/never": b"never", "/d/none": b""})
+    script = """
+    test -p /pfs/lz/d/one; test -p /pfs/lz/d/never
+    paste -d, /pfs/lz/d/one /pfs/lz/d/two | tail -c 4 > /pfs/out/both
+    test -z "$(cat /pfs/lz/d/none)"
+    """
+    create(client, "lazy", script, glob("lz", "/d", lazy=True))
+    assert last_job(client, "lazy").state == pps_pb2.JOB_SUCCESS
+    assert read(client, "lazy", "/both") == b"two\n"
+    create(client, "part", "head -c 5 /pfs/lz/d/one > /pfs/out/part", glob("lz", "/d", lazy=True))
+    assert last_job(client, "part").state == pps_pb2.JOB_SUCCESS
+    assert read(client, "part", "/part") == b"01234"
+    create(client, "empty", "stat -c %s /pfs/lz/d/* > /pfs/out/sizes", glob("lz", "/d", emptyFiles=True))
+    assert last_job(client, "empty").state == pps_pb2.JOB_SUCCESS
+    assert read(client, "empty", "/sizes") == b"0\n0\n0\n0\n"
+    put(client, "lz", {"/d/one": b"less"})
+    job = last_job(client, "part")
+    assert (job.state, counts(job)) == (pps_pb2.JOB_SUCCESS, (1, 0, 0, 0, 1))
+    assert read(client, "part", "/part") == b"less"
+
+
 def test_outputs_links_and_names(client):
     new_repo(client, "e", {"/in": b"input"})
     script = """
