@@ -1,9 +1,12 @@
 """The FUSE binding: a thin adapter, arguments in, errno out. What things look like is `vfs.Vfs`'s business.
 
-It runs on fusepy with libfuse 2, or on its twin mfusepy where that is installed.
+It runs on fusepy with libfuse 2, or on its twin mfusepy where that is installed together with libfuse 3.
 """
 
+import ctypes.util
 import errno
+import functools
+import inspect
 import logging
 import os
 import stat
@@ -17,10 +20,24 @@ from typing import Any
 from mount_server import errors
 from mount_server.vfs import Vfs
 
-try:
-    import mfusepy as fuse
-except ImportError:
+
+def _binding() -> Any:
+    if ctypes.util.find_library("fuse3"):
+        os.environ.setdefault("FUSE_LIBRARY_NAME", "fuse3")  # mfusepy would rather have libfuse 2
+        try:
+            import mfusepy
+        except ImportError:
+            pass
+        else:
+            if mfusepy.fuse_version_major == 3:
+                return mfusepy
     import fuse
+
+    return fuse
+
+
+fuse: Any = _binding()
+_NUMBERED = fuse.__name__ == "mfusepy"  # it writes a number to each name, and C libraries skip names with the number 0
 
 log = logging.getLogger(__name__)
 
@@ -71,26 +88,11 @@ class Operations(fuse.Operations):  # type: ignore[misc]
     bmap = None
     ioctl = None
     lock = None
-    init = None
     destroy = None
 
     def __init__(self, vfs: Vfs) -> None:
         self._vfs = vfs
         self._uid, self._gid = os.getuid(), os.getgid()
-
-    def __call__(self, op: str, *args: Any) -> Any:
-        try:
-            return getattr(self, op)(*args)
-        except errors.MountError as e:
-            number = errno_of(e)
-            if number not in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY):
-                log.info("%s: %s", op, e)
-            raise fuse.FuseOSError(number) from e
-        except OSError:
-            raise
-        except Exception as e:
-            log.exception("%s failed", op)
-            raise fuse.FuseOSError(errno.EIO) from e
 
     def getattr(self, path: str | None, fi: Any = None) -> dict[str, int]:
         if fi is not None:
@@ -116,10 +118,15 @@ class Operations(fuse.Operations):  # type: ignore[misc]
             "st_ctime": found.mtime,
         }
 
-    def readdir(self, path: str | None, fh: int) -> list[str]:
+    def readdir(self, path: str | None, fh: int) -> list[Any]:
         if path is None:
             raise errors.NotFound("the directory was removed")
-        return [".", "..", *map(_raw, self._vfs.list(_text(path)))]
+        names = self._vfs.list(_text(path))
+        if not _NUMBERED:
+            return [".", "..", *map(_raw, names)]
+        parent = _text(path).rstrip("/")
+        entries = [(_raw(name), {"st_ino": self._vfs.inode(f"{parent}/{name}")}, 0) for name in names]
+        return [(".", {"st_ino": 1}, 0), ("..", {"st_ino": 1}, 0), *entries]
 
     def open(self, path: str, fi: Any) -> int:
         flags = fi.flags
@@ -221,6 +228,31 @@ class Operations(fuse.Operations):  # type: ignore[misc]
         }
 
 
+def _guarded(call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def run(*args: Any) -> Any:
+        try:
+            return call(*args)
+        except errors.MountError as e:
+            number = errno_of(e)
+            if number not in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY):
+                log.info("%s: %s", call.__name__, e)
+            raise fuse.FuseOSError(number) from e
+        except OSError:
+            raise
+        except Exception as e:
+            log.exception("%s failed", call.__name__)
+            raise fuse.FuseOSError(errno.EIO) from e
+
+    return run
+
+
+# one by one: not every binding calls them through the object
+for _name, _call in list(vars(Operations).items()):
+    if inspect.isfunction(_call) and not _name.startswith("_"):
+        setattr(Operations, _name, _guarded(_call))
+
+
 class FuseMount:
     """One FUSE session in a thread of its own.
 
@@ -270,8 +302,9 @@ class FuseMount:
             "negative_timeout": 0,
             "default_permissions": False,
         }
+        options |= {"use_ino": True, "hard_remove": True}
         if fuse.__name__ == "fuse":
-            options |= {"use_ino": True, "hard_remove": True, "big_writes": True, "max_readahead": 1 << 20}
+            options |= {"big_writes": True, "max_readahead": 1 << 20}
         if self._allow_other:
             options["allow_other"] = True
         options = {key: value for key, value in options.items() if value is not False}
