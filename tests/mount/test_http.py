@@ -132,3 +132,36 @@ def test_token(quiet_world: World) -> None:
     assert api.get("/health").status_code == 200
     assert api.get("/mounts").status_code == 401
     assert api.get("/mounts", headers={"Authorization": "Bearer secret"}).status_code == 200
+
+
+def test_temporary_mounts_go_when_nobody_uses_them(quiet_world: World, api: TestClient) -> None:
+    mounts = quiet_world.mounts
+    mounts.idle_limit, mounts.most_temporary = 1e9, 2
+    for name in ("one", "two", "kept", "three"):
+        item = {"name": name, "repo": "images", "temporary": name != "kept"}
+        assert put(api, "/_mount", {"mounts": [item]})[0] == 200
+    reading = mounts.get("one").open("a.txt")
+    mounts._drop_idle()
+    assert [mount.row.name for mount in mounts.all()] == ["kept", "three", "two"]
+    assert reading.read(0, 10) == b"a\n", "who has a file open goes on reading"
+    reading.close()
+    put(api, "/_mount", {"mounts": [{"name": "two", "repo": "images"}]})
+    mounts.idle_limit = 0.0
+    mounts._drop_idle()
+    assert [mount.row.name for mount in mounts.all()] == ["kept", "two"], (
+        "asked for without the flag, it is a lasting one"
+    )
+    quiet_world.restart()
+    assert [mount.row.name for mount in quiet_world.mounts.all()] == ["kept", "two"]
+
+
+def test_what_cannot_be_committed_is_kept_until_it_is_discarded(quiet_world: World, api: TestClient) -> None:
+    put(api, "/_mount", {"mounts": [{"name": name, "repo": "labels", "mode": "rw"} for name in ("a", "b")]})
+    api.post("/_stage", json={"mount": "a", "files": [{"path": "/x", "text": "x"}]})
+    quiet_world.source.outputs.add(("default", "labels", "master"))
+    assert put(api, "/_unmount", {"mounts": ["a", "b"]})[0] == 403
+    status, answer = put(api, "/_unmount_all")
+    assert status == 409 and "'a'" in answer["error"] and "discard" in answer["error"]
+    assert [mount.row.name for mount in quiet_world.mounts.all()] == ["a"]
+    assert put(api, "/_unmount", {"mounts": ["a"], "discard": True})[0] == 200
+    assert quiet_world.mounts.all() == [] and quiet_world.source.files("labels") == {}
