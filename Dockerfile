@@ -18,5 +18,4 @@ ENV PATH=/howdah/.venv/bin:$PATH
 
 FROM worker
 VOLUME /data
-STOPSIGNAL SIGINT
 CMD ["howdah", "up", "--data", "/data"]

@@ -177,6 +177,16 @@ def _without_path(file: Any) -> Any:
     return file
 
 
+_PACHD = [
+    click.option("--pachd-address", metavar="HOST:PORT",
+                 help="Use this pachd instead of starting one; grpcs://HOST:PORT for TLS."),
+    click.option("--pachd-token-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+                 help="File with the token to show to pachd.  [env: PACH_TOKEN, the token itself]"),
+    click.option("--pachd-ca-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+                 envvar="PACHD_CA_FILE", help="Certificates to trust with grpcs.  [env: PACHD_CA_FILE]"),
+    click.option("--executor", type=click.Choice(["auto", "process", "docker"]), default="auto", show_default=True,
+                 help="Where the pipelines of a pachd that is started here run; see pachd --help."),
+]  # fmt: skip
 _SERVICES = [
     click.option("--mount-dir", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
                  help="Where repos are seen as files.  [default: DATA/pfs]"),
@@ -186,21 +196,23 @@ _SERVICES = [
 ]  # fmt: skip
 
 
-def _service_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_SERVICES):
-        function = option(function)
-    return function
+def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 @main.command(
     cls=Command,
     examples="  howdah up\n  howdah up --data ~/howdah --label-studio-port 8081\n"
-    "  howdah up --pachd-address grpc://cluster.example:30650",
+    "  howdah up --pachd-address grpcs://cluster.example:30650 --pachd-token-file ~/.token",
 )
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help=f"Folder that holds everything; made if missing.  [default: {data_folder()}]")  # fmt: skip
-@click.option("--pachd-address", metavar="HOST:PORT", help="Use this pachd instead of starting one.")
-@_service_options
+@_options(*_PACHD, *_SERVICES)
 @click.option("--no-label-studio", is_flag=True, help="Start no Label Studio.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per service when it is ready.")
 def up(data: Path | None, **options: Any) -> None:
@@ -217,7 +229,7 @@ def up(data: Path | None, **options: Any) -> None:
 @main.command(cls=Command, examples="  howdah demo\n  howdah demo --keep\n  howdah demo --report report.json --json")
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Folder for the demo's data.  [default: a temporary one, removed at the end]")  # fmt: skip
-@click.option("--pachd-address", metavar="HOST:PORT", help="Use this pachd instead of starting one.")
+@_options(*_PACHD)
 @click.option("--keep", is_flag=True, default=lambda: os.environ.get("KEEP", "0") not in ("", "0"),
               help="Leave everything running at the end until Ctrl-C.")  # fmt: skip
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), default=Path("demo-report.json"),

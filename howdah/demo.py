@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -49,24 +48,26 @@ def run(
     keep: bool = False,
     report: Path = Path("demo-report.json"),
     as_json: bool = False,
+    **options: Any,
 ) -> int:
-    """Run the demo. Returns the exit code; the report is written to `report` when everything worked."""
+    """Run the demo; `options` are those of `up.lay_out`. Returns the exit code, 130 after Ctrl-C.
+
+    The report is written to `report` when everything worked.
+    """
     out = Console(stderr=as_json, highlight=False)
     folder = data or Path(tempfile.mkdtemp(prefix="howdah-demo-"))
     started = time.monotonic()
     layout = None
-    report_written = False
+    report_written, code = False, 0
     try:
         with Services() as running:
-            signal.signal(
-                signal.SIGTERM, signal.default_int_handler
-            )  # both end what is under way, and then the services
+            running.stop_on_signals(raising=True)
             ports = free_port(30650), free_port(9002), free_port(8080)
-            layout = up.lay_out(folder, pachd_address, None, *ports)
+            layout = up.lay_out(folder, pachd_address, None, *ports, **options)
             for service in up.services(layout):
                 with step(out, f"starting {service.name}"):
                     running.start(service)
-            with Client(layout.pachd_address, token=os.environ.get("PACH_TOKEN"), timeout=120) as client:
+            with layout.client(timeout=120) as client:
                 answer = Demo(out, layout, client).play()
             answer["seconds"] = round(time.monotonic() - started, 1)
             report.write_text(json.dumps(answer, indent=2) + "\n")
@@ -92,10 +93,10 @@ def run(
     except KeyboardInterrupt:
         if not report_written:
             click.echo("Stopped.", err=True)
-            return 130
+            code = 130
     if data is None and not keep and layout is not None:
         remove(folder, layout.mount_dir)
-    return 0
+    return code
 
 
 class Demo:

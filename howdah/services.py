@@ -87,11 +87,20 @@ class Services:
     def __init__(self) -> None:
         self.running: list[Service] = []
         self.stopping = threading.Event()
+        self.interrupted = False  # by Ctrl-C
+        self._raise = False
+        self._starting = False
 
     def start(self, service: Service) -> None:
         """Start one more and wait until it is ready. Raises ServiceError."""
         self.running.append(service)
-        service.start(self.stopping)
+        self._starting = True  # an exception while a process is made could leave one that nobody knows
+        try:
+            service.start(self.stopping)
+        finally:
+            self._starting = False
+        if self._raise and self.stopping.is_set():
+            raise KeyboardInterrupt
 
     def watch(self, seconds: float = 0.5) -> Service | None:
         """Wait until told to stop (None) or until one of them has died (which is returned)."""
@@ -102,10 +111,17 @@ class Services:
             self.stopping.wait(seconds)
         return None
 
-    def stop_on_signals(self) -> None:
-        """Let SIGINT and SIGTERM end `watch` and any start that is under way."""
+    def stop_on_signals(self, raising: bool = False) -> None:
+        """Let SIGINT and SIGTERM end `watch` and any start that is under way; `raising`: also what else is done."""
+        self._raise = raising
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self.stopping.set())
+            signal.signal(number, self._told)
+
+    def _told(self, number: int, frame: object) -> None:
+        self.interrupted = self.interrupted or number == signal.SIGINT
+        self.stopping.set()
+        if self._raise and not self._starting:
+            raise KeyboardInterrupt
 
     def __enter__(self) -> "Services":
         return self

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 import httpx
+from grpclib.const import Status
 
 from howdah.services import Service, ServiceError, Services
 from pachd.client import Client, RpcError
@@ -32,6 +33,19 @@ class Layout:
     label_studio_url: str
     username: str = USERNAME
     password: str = ""
+    token_file: Path | None = None  # with the token to show to pachd
+    ca_file: Path | None = None  # with the certificates to trust when pachd speaks TLS
+    executor: str = "auto"
+
+    def client(self, timeout: float = 30) -> Client:
+        """A client of the pachd. Raises ServiceError when there is no such token or address."""
+        try:
+            token = self.token_file.read_text().strip() if self.token_file else os.environ.get("PACH_TOKEN")
+            return Client(self.pachd_address, token=token or None, timeout=timeout, ca_file=self.ca_file)
+        except OSError as e:
+            raise ServiceError(f"the token file {self.token_file} cannot be read: {e.strerror or e}") from e
+        except ValueError as e:
+            raise ServiceError(str(e)) from e
 
 
 def lay_out(
@@ -41,6 +55,9 @@ def lay_out(
     pachd_port: int = 30650,
     mount_port: int = 9002,
     label_studio_port: int = 8080,
+    pachd_token_file: Path | None = None,
+    pachd_ca_file: Path | None = None,
+    executor: str = "auto",
 ) -> Layout:
     """Make the data folder and decide where everything is. Raises ServiceError when the folder cannot be made."""
     data = data.expanduser().absolute()
@@ -58,6 +75,9 @@ def lay_out(
         label_studio_url=f"http://{HOST}:{label_studio_port}",
         username=username,
         password=password,
+        token_file=pachd_token_file.absolute() if pachd_token_file else None,
+        ca_file=pachd_ca_file.absolute() if pachd_ca_file else None,
+        executor=executor,
     )
 
 
@@ -75,19 +95,22 @@ def login(path: Path) -> tuple[str, str]:
 def services(layout: Layout, label_studio: bool = True) -> list[Service]:
     """The services to start, in order. Raises ServiceError when a port is taken or a given pachd does not answer."""
     python, logs = sys.executable, layout.data / "logs"
+    token_file = str(layout.token_file or "")
     found = []
     if layout.start_pachd:
         found.append(
             Service(
                 "pachd",
                 f"grpc://{layout.pachd_address}",
-                [python, "-m", "pachd", "--data", str(layout.data / "pachd"), "--address", layout.pachd_address],
+                [python, "-m", "pachd", "--data", str(layout.data / "pachd"), "--address", layout.pachd_address]
+                + ["--executor", layout.executor]
+                + (["--token-file", token_file] if token_file else []),
                 logs / "pachd.log",
-                lambda: answers(layout.pachd_address),
+                lambda: not refusal(layout),
             )
         )
-    elif not answers(layout.pachd_address):
-        raise ServiceError(f"no pachd answers at {layout.pachd_address}")
+    elif reason := refusal(layout):
+        raise ServiceError(reason)
     mount_host, mount_port = layout.mount_url.removeprefix("http://").split(":")
     layout.mount_dir.mkdir(parents=True, exist_ok=True)
     found.append(
@@ -96,9 +119,11 @@ def services(layout: Layout, label_studio: bool = True) -> list[Service]:
             layout.mount_url,
             [python, "-m", "mount_server", "--pachd-address", layout.pachd_address]
             + ["--mount-dir", str(layout.mount_dir), "--state-dir", str(layout.data / "mount-server")]
-            + ["--host", mount_host, "--port", mount_port],
+            + ["--host", mount_host, "--port", mount_port]
+            + (["--pachd-token-file", token_file] if token_file else []),
             logs / "mount-server.log",
             lambda: responds(f"{layout.mount_url}/health"),
+            env={"PACHD_CA_FILE": str(layout.ca_file)} if layout.ca_file else {},
         )
     )
     if label_studio:
@@ -131,14 +156,20 @@ def free(service: Service) -> None:
             raise ServiceError(f"{service.name} cannot start: something listens on {host}:{port} already")
 
 
-def answers(address: str) -> bool:
-    """Whether a pachd answers at an address."""
-    with Client(address, timeout=5) as client:
+def refusal(layout: Layout) -> str:
+    """Why the pachd cannot be used, "" when it can."""
+    with layout.client(timeout=5) as client:
         try:
             client.version.GetVersion()
-        except RpcError:
-            return False
-    return True
+        except RpcError as e:
+            return f"no pachd answers at {layout.pachd_address}: {e}"
+        try:
+            client.auth.WhoAmI()
+        except RpcError as e:
+            if e.code in (Status.UNAUTHENTICATED, Status.PERMISSION_DENIED):
+                what = "give a token with --pachd-token-file or PACH_TOKEN"
+                return f"{layout.pachd_address} does not let us in: {e}; {what}"
+    return ""  # another error: it has no access control
 
 
 def responds(url: str) -> bool:
@@ -152,7 +183,10 @@ def responds(url: str) -> bool:
 
 
 def run(data: Path, no_label_studio: bool = False, as_json: bool = False, **options: Any) -> int:
-    """Start everything and wait for Ctrl-C. Returns the exit code: 1 when something did not start or died."""
+    """Start everything and wait for Ctrl-C or SIGTERM.
+
+    Returns the exit code: 130 after Ctrl-C, 0 after SIGTERM, 1 when something did not start or died.
+    """
 
     def say(name: str, url: str, **more: Any) -> None:
         line = json.dumps({"service": name, "url": url, **more}) if as_json else f"{name:<13} {url}"
@@ -162,11 +196,9 @@ def run(data: Path, no_label_studio: bool = False, as_json: bool = False, **opti
         running.stop_on_signals()
         try:
             layout = lay_out(data, **options)
+            wanted = services(layout, not no_label_studio)
             if not layout.start_pachd:
-                wanted = services(layout, not no_label_studio)
                 say("pachd", layout.pachd_address, started=False)
-            else:
-                wanted = services(layout, not no_label_studio)
             for service in wanted:
                 running.start(service)
                 if running.stopping.is_set():
@@ -187,4 +219,4 @@ def run(data: Path, no_label_studio: bool = False, as_json: bool = False, **opti
             return 1
         if not as_json:
             click.echo("Stopping …")
-    return 0
+    return 130 if running.interrupted else 0
