@@ -46,6 +46,15 @@ def _create(access: Access, request: pps_pb2.CreatePipelineRequest) -> None:
         told = f"error creating output repo for {pipeline.name}: failed to create repo"
         access.need(project_resource(project), P.PROJECT_CREATE_REPO, told=told)
     _read_inputs(access, request.input, project, P.REPO_ADD_PIPELINE_READER)
+    for node in inputs.walk(request.input):
+        if node.HasField("cron"):  # it will be written to
+            tick = repo_resource(Repo(node.cron.project or project, node.cron.repo))
+            if bindings.exists(access.snapshot, tick):
+                access.need(tick, P.REPO_ADD_PIPELINE_WRITER)
+        elif node.HasField("pfs") and node.pfs.HasField("trigger"):  # it will be given a branch
+            source = repo_resource(Repo(node.pfs.project or project, node.pfs.repo))
+            if bindings.exists(access.snapshot, source):
+                access.need(source, P.REPO_CREATE_BRANCH)
 
 
 def _create_v2(access: Access, request: Any) -> None:
@@ -179,18 +188,18 @@ def _create_datum(access: Access, request: pps_pb2.CreateDatumRequest) -> None:
 
 
 def _get_logs(access: Access, request: pps_pb2.GetLogsRequest) -> None:
-    job = request.job if request.HasField("job") else request.datum.job
-    pipeline = request.pipeline if request.pipeline.name else job.pipeline
-    if not pipeline.name:
+    named = [p for p in (request.pipeline, request.job.pipeline, request.datum.job.pipeline) if p.name]
+    if not named:
         if request.data_filters or request.HasField("datum"):
             raise PachError("must specify the Job or Pipeline that the datum is from to get logs for it")
         if not request.HasField("job"):
             access.need_cluster(P.CLUSTER_GET_PACHD_LOGS)
         return
-    info = _info(access, pipeline)
-    if info is not None:
-        _read_inputs(access, info.details.input, info.pipeline.project.name, P.REPO_READ)
-        access.need(_output(pipeline), P.REPO_READ)
+    for pipeline in named:
+        info = _info(access, pipeline)
+        if info is not None:
+            _read_inputs(access, info.details.input, info.pipeline.project.name, P.REPO_READ)
+            access.need(_output(pipeline), P.REPO_READ)
 
 
 def _project_defaults(access: Access, request: pps_pb2.SetProjectDefaultsRequest) -> None:

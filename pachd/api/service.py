@@ -113,15 +113,17 @@ class Call:
         """python-pachyderm 7.6 expects `commit.branch` in answers; every other client expects it empty."""
         return self.user_agent.startswith("python-pachyderm")
 
-    async def request(self) -> Any:
+    async def request(self, later: bool = False) -> Any:
         """Return the one request of a unary call; a call without any is one with an empty message.
+
+        :param later: whether the caller may make it is asked when it is executed, as a part of its transaction.
 
         :raises GRPCError: the bytes are no such message, or a required field is missing.
         :raises PachError: the caller may not make this request.
         """
         batch = await self._receiver.batch()
         request = self.parse(batch[0] if batch else b"")
-        if not self.transaction:  # the requests of a transaction are checked when they are executed
+        if not later:
             await self.authorize(request)
         return request
 
@@ -264,9 +266,10 @@ class Service:
         await call.send_all(lambda s: call.shown(s, request, implementation.fn(self, s, request, call)))
 
     async def _write(self, call: Call, implementation: Write, streams: bool) -> None:
-        request = await call.request()
+        collected = bool(implementation.transactional and call.transaction)
+        request = await call.request(later=collected)
         reply: Any
-        if implementation.transactional and call.transaction:
+        if collected:
             from pachd.api.transaction import append
 
             response = await self.context.write(

@@ -37,8 +37,8 @@ def call(client: Client, path: str) -> RpcError | None:
     method = Method(client, descriptor)
     request = method.request_type()
     try:
-        reply = method([request] if method.cardinality.client_streaming else request, timeout=20)
-        if method.cardinality.server_streaming:
+        reply = method([request] if descriptor.client_streaming else request, timeout=20)
+        if descriptor.server_streaming:
             next(iter(reply), None)
             reply.close()
     except RpcError as error:

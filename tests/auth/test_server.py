@@ -269,9 +269,7 @@ def test_the_metadata_of_others_is_theirs(guarded: Guarded) -> None:
     edit = metadata_pb2.Edit(add_key={"key": "k", "value": "v"})
     edit.repo.name.name = "noted"
     request = metadata_pb2.EditMetadataRequest(edits=[edit])
-    with pytest.raises(
-        RpcError, match='^apply edits: edit #0: check permissions on repo "default/noted.user": robot:'
-    ):
+    with pytest.raises(RpcError, match='^apply edits: edit #0: check permissions on repo "default/noted.user": robot:'):
         user.metadata.EditMetadata(request)
     guarded.bind("robot:scribbler", "repoWriter", repo="default/noted")
     user.metadata.EditMetadata(request)
@@ -413,3 +411,62 @@ def test_listening_for_strangers_can_be_asked_for(tmp_path: Path) -> None:
     server.command.append("--insecure")
     with running(server), Client(server.address, timeout=30) as client:
         create(client, "open")
+
+
+def test_a_transaction_is_no_way_around_a_check(guarded: Guarded) -> None:
+    """Only requests that are really collected in a transaction are asked about later."""
+    create(guarded.root, "bypass")
+    put(guarded.root, "bypass", "/a")
+    user = guarded.robot("sly")
+    on = "REPO default/bypass"
+    for inside in ({"pach-transaction": "0" * 32}, {"pach-transaction": user.transaction.StartTransaction().id}):
+        refused(
+            lambda i=inside: user.pfs.ListFile(pfs_pb2.ListFileRequest(file=file("bypass")), metadata=i),  # type: ignore[misc]
+            "REPO_LIST_FILE",
+            on=on,
+        )
+        refused(
+            lambda i=inside: user.pfs.InspectCommit(pfs_pb2.InspectCommitRequest(commit=head("bypass")), metadata=i),  # type: ignore[misc]
+            "REPO_INSPECT_COMMIT",
+            on=on,
+        )
+        refused(
+            lambda i=inside: user.pfs.ClearCommit(pfs_pb2.ClearCommitRequest(commit=head("bypass")), metadata=i),  # type: ignore[misc]
+            "REPO_WRITE",
+            on=on,
+        )
+
+
+def test_two_names_in_a_request_are_both_asked_about(guarded: Guarded) -> None:
+    create(guarded.root, "plain")
+    create(guarded.root, "ticks")
+    user = guarded.robot("twofold")
+    create(user, "own")
+    # a branch of one's own beside a commit of somebody else's
+    commit = pfs_pb2.Commit(repo=repo("plain"), branch=branch("own"))
+    refused(
+        lambda: user.pfs.ListFile(pfs_pb2.ListFileRequest(file=pfs_pb2.File(commit=commit, path="/"))),
+        "REPO_LIST_FILE",
+        on="REPO default/plain",
+    )
+    # logs of a job of another project's pipeline beside a pipeline of the same name
+    guarded.root.pfs.CreateProject(pfs_pb2.CreateProjectRequest(project=pfs_pb2.Project(name="far")))
+    guarded.root.pps.CreatePipeline(pipeline("twin", "plain"))
+    mine, theirs = pps_pb2.Pipeline(name="twin"), pps_pb2.Pipeline(name="twin")
+    mine.project.name, theirs.project.name = "far", "default"
+    job = pps_pb2.Job(id="0" * 32, pipeline=theirs)
+    refused(
+        lambda: user.pps.GetLogs(pps_pb2.GetLogsRequest(pipeline=mine, job=job)),
+        "REPO_READ",
+        on="REPO default/plain",
+    )
+    # a cron input is written to, a triggered one is given a branch
+    spec = pipeline("sneaky", "own")
+    spec.input.pfs.CopyFrom(pps_pb2.PFSInput())
+    spec.input.ClearField("pfs")
+    spec.input.cron.CopyFrom(pps_pb2.CronInput(name="tick", repo="ticks", spec="@every 1h"))
+    refused(lambda: user.pps.CreatePipeline(spec), "REPO_ADD_PIPELINE_WRITER", on="REPO default/ticks")
+    guarded.bind("robot:twofold", "repoReader", repo="default/plain")
+    triggered = pipeline("sneaky", "plain")
+    triggered.input.pfs.trigger.CopyFrom(pfs_pb2.Trigger(branch="master", commits=1))
+    refused(lambda: user.pps.CreatePipeline(triggered), "REPO_CREATE_BRANCH", on="REPO default/plain")
