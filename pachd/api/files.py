@@ -135,14 +135,16 @@ def _encoded(view: View, entries: Iterable[Entry], commit: pfs_pb2.Commit) -> It
 
 
 def _bytes_values(chunks: Iterable[bytes], empty: bool = False) -> Iterator[bytes]:
-    """Yield framed BytesValue messages.
+    """Yield framed BytesValue messages, the bytes apart from what is before them.
 
     :param empty: answer an empty content with one empty message, which python-pachyderm 7.6 insists on.
     """
     sent = not empty
     for piece in _pieces(chunks):
         sent = True
-        yield wire.frame(b"\x0a" + encode.varint(len(piece)) + piece)
+        field = b"\x0a" + encode.varint(len(piece))
+        yield b"\0" + (len(field) + len(piece)).to_bytes(4, "big") + field
+        yield piece
     if not sent:
         yield wire.frame(b"")
 

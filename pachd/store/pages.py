@@ -15,7 +15,7 @@ from pachd.store.store import Snapshot, Store, StoreError
 
 PAGE_SCHEMA = "CREATE TABLE IF NOT EXISTS page (id BLOB PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;"
 
-_CACHED_PAGES = 4000
+_CACHED_PAGES = 2000
 
 Page = tuple[int, tuple[Any, ...]]
 """(level, entries): level 0 is a leaf; see `pachd.store.tree` for the entries."""

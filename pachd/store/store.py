@@ -358,7 +358,7 @@ def _connect(database: str) -> sqlite3.Connection:
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA foreign_keys=ON")
     db.execute("PRAGMA cache_size=-16384")
-    db.execute("PRAGMA mmap_size=1073741824")
+    db.execute("PRAGMA mmap_size=67108864")
     db.execute("PRAGMA wal_autocheckpoint=4000")
     return db
 
