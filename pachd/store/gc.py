@@ -11,6 +11,7 @@ is dead at the snapshot stays dead, but for three things, and each is kept out:
 Packs that are partly dead give their dead parts back to the file system (`pachd.store.packs`).
 """
 
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ _SHORT, _LONG = 0.004, 0.012  # seconds a transaction may take: below, the next 
 _FIRST_BATCH, _LARGEST_BATCH = 32, 2000  # rows
 _BATCH_BYTES = 4 << 20
 _POLL = 0.05  # seconds
+_LOW = 64 << 20  # bytes free on the disk
 
 K = TypeVar("K", int, bytes)
 
@@ -135,16 +137,19 @@ def collect(
         with store.collecting() as allowed:
             if not allowed:
                 return Collected(0, 0, 0)
-            done = _delete(store, "page", dead_pages, lambda page: 8192, written, pace)
-            in_rows = {container: 0 if container in packs else sizes[container] for container in dead}
-            gone = _delete(
-                store, "container", dead, in_rows.__getitem__, pinned, pace, state.packs.forget_rows, state.forget
-            )
             punched = 0
             for pack, parts in marked.parts.items():
                 if pack not in pinned:
                     punched += state.packs.keep_only(pack, sizes[pack], parts)
                     pace.breathe()
+            if shutil.disk_usage(store.path).free < _LOW:  # deleting rows takes space before it gives some back
+                for pack in packs.intersection(dead) - pinned:
+                    state.packs.empty(pack, sizes[pack])
+            done = _delete(store, "page", dead_pages, lambda page: 8192, written, pace)
+            in_rows = {container: 0 if container in packs else sizes[container] for container in dead}
+            gone = _delete(
+                store, "container", dead, in_rows.__getitem__, pinned, pace, state.packs.forget_rows, state.forget
+            )
             _remove_strays(store, state)
             state.packs.clean_objects()
     return Collected(len(done), len(gone), sum(sizes[container] for container in gone), punched)

@@ -138,6 +138,11 @@ class Packs:
             return self._folder.keep_only(container, size, parts)
         return self._place(found[0]).keep_only(found[1], size, parts)
 
+    def empty(self, container: int, size: int) -> None:
+        """Give the space of a pack on the disk back that is about to be removed."""
+        if container not in self._names:
+            self._folder.keep_only(container, size, ())
+
     def forget_rows(self, txn: Txn, containers: Iterable[int]) -> None:
         """Remove the rows of packs in the transaction that deletes their containers."""
         gone = [(container,) for container in containers if container in self._names]

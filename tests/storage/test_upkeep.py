@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -10,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from pachd.client import Client
+from pachd.client import Client, RpcError
 from pachd.proto import pfs_pb2
 from tests.faults import helpers
+from tests.faults.test_full_disk import fill_up, small_disk
 from tests.processes import ROOT, Pachd, running
 
+__all__ = ["small_disk"]
 BIG = os.urandom(9 << 20)
 
 
@@ -151,9 +155,35 @@ def test_a_serving_pachd_collects(tmp_path: Path) -> None:
         assert list(client.pfs.Fsck(pfs_pb2.FsckRequest())) == []
 
 
-def test_the_rpc_finds_damage(tmp_path: Path) -> None:
-    import sqlite3
+@pytest.mark.timeout(180)
+def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
+    """Deleting frees space on a full disk; a backup that does not fit says so and is none."""
+    server = Pachd(small_disk / "data", log=tmp_path / "pachd.log")
+    server.command += ["--gc-interval", "0.2"]
+    with running(server), Client(server.address, timeout=60) as client:
+        make(client)
+        make(client, "other")
+        assert "No space left" in pachd("backup", server.data, small_disk / "copy", code=1)
+        assert "not a whole backup" in pachd("restore", small_disk / "copy", tmp_path / "again", code=1)
+        shutil.rmtree(small_disk / "copy")
+        filler = fill_up(small_disk, leave=200_000)
+        with pytest.raises(RpcError) as caught:
+            for n in range(50):
+                helpers.put(client, "labels", [(f"/more/{n}", os.urandom(60_000))])
+        assert caught.value.code.name == "RESOURCE_EXHAUSTED"
+        client.pfs.DeleteRepo(pfs_pb2.DeleteRepoRequest(repo=helpers.repo_of("other")))
+        end = time.monotonic() + 60
+        while len(list((server.data / "packs").iterdir())) != 1:
+            assert time.monotonic() < end, "nothing was freed on the full disk"
+            time.sleep(0.1)
+        helpers.put(client, "labels", [("/after", BIG[: 1 << 19])])
+        assert helpers.get(client, "labels", "/big") == BIG
+        filler.unlink()
+        server.stop()
+        assert "no problems found" in pachd("fsck", "--data", server.data)
 
+
+def test_the_rpc_finds_damage(tmp_path: Path) -> None:
     server = Pachd(tmp_path / "data")
     with running(server), Client(server.address, timeout=60) as client:
         make(client)
