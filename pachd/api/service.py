@@ -158,28 +158,28 @@ class Call:
         """Send one reply."""
         await self.send(wire.frame(message.SerializeToString()))
 
-    async def send(self, framed: bytes) -> None:
-        """Send replies that are already encoded and framed (see `pachd.wire`)."""
+    async def send(self, *framed: bytes) -> None:
+        """Send replies that are already encoded and framed (see `pachd.wire`), perhaps in pieces."""
         if not self._replied:
             self._replied = True
             await self._stream.send_initial_metadata()
-        await wire.send(self._stream._stream, [framed])
+        await wire.send(self._stream._stream, framed)
         self._stream._send_message_done = True
 
     async def send_all(self, make: Callable[[Snapshot], Iterator[Message | bytes]]) -> None:
         """Stream what an iterator of the core gives, in batches, one batch ahead of the network."""
         context = self.context
 
-        def batches() -> Iterator[bytes]:
+        def batches() -> Iterator[list[bytes]]:
             with context.store.read() as snapshot:
                 yield from _batched(make(snapshot))
 
         iterator = batches()
         upcoming = asyncio.ensure_future(context.pull(iterator))
         try:
-            while (data := await upcoming) is not None:
+            while data := await upcoming:
                 upcoming = asyncio.ensure_future(context.pull(iterator))
-                await self.send(data)
+                await self.send(*data)
         finally:
             if not upcoming.done():
                 upcoming.cancel()
@@ -188,7 +188,8 @@ class Call:
             context.finish(iterator)
 
 
-def _batched(items: Iterator[Message | bytes]) -> Iterator[bytes]:
+def _batched(items: Iterator[Message | bytes]) -> Iterator[list[bytes]]:
+    """Gather items into batches; large ones stay pieces of their own, which are sent without being copied."""
     parts: list[bytes] = []
     size, limit = 0, FIRST_BATCH
     try:
@@ -197,14 +198,14 @@ def _batched(items: Iterator[Message | bytes]) -> Iterator[bytes]:
             parts.append(data)
             size += len(data)
             if size >= limit:
-                yield b"".join(parts)
+                yield parts if len(data) >= wire.LARGE else [b"".join(parts)]
                 parts, size, limit = [], 0, wire.BATCH
     except PachError:
         if parts:  # what came before the error is an answer too
-            yield b"".join(parts)
+            yield parts
         raise
     if parts:
-        yield b"".join(parts)
+        yield [b"".join(parts)]
 
 
 class Service:
