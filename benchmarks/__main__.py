@@ -8,6 +8,7 @@ import argparse
 import importlib
 import inspect
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -55,6 +56,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="smaller numbers of files, to see that everything runs")
     parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE", help=f"where results go ({RESULTS.name})")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what a part has started ends with it
     unknown = set(options.only or ()) - set(PARTS)
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")

@@ -71,6 +71,13 @@ class Server:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait(30)
 
+    def end_all(self) -> None:
+        """kill -9 of the process and of all that it has started and not put into a session of its own."""
+        self.kill()
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
     def stop(self, seconds: float = 30) -> int:
         """End the process politely; its exit code. One that does not go within the time fails the test."""
         assert self.process is not None
@@ -158,6 +165,6 @@ def running(server: S) -> Iterator[S]:
         server.start()
         yield server
     finally:
-        server.kill()
+        server.end_all()
         if isinstance(server, MountServer):
             server.unmount()
