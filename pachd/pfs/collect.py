@@ -41,9 +41,13 @@ def garbage(store: Store, pace: Pace | None = None) -> Collected:
 
 
 def _expire(store: Store) -> None:
+    with store.read() as snapshot:  # the search takes a while where there is much; nobody waits for it here
+        gone = snapshot.db.execute(
+            "SELECT DISTINCT commit_pk FROM change WHERE commit_pk NOT IN (SELECT pk FROM commits)"
+        ).fetchall()
     with store.write(quiet=True) as txn:
         temporary.expire(txn)
-        txn.db.execute("DELETE FROM change WHERE commit_pk NOT IN (SELECT pk FROM commits)")
+        txn.db.executemany("DELETE FROM change WHERE commit_pk=?", [(row["commit_pk"],) for row in gone])
 
 
 def check(txn: Snapshot, rehash: bool = False) -> Iterator[str]:
@@ -145,5 +149,4 @@ class Collector:
             made, left = snapshot.db.execute(
                 "SELECT (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name='commits'), count(*) FROM commits"
             ).fetchone()
-            found = snapshot.db.execute("SELECT 1 FROM file_set WHERE expires < ? LIMIT 1", (system.now_ns(),))
-            return made - left, found.fetchone() is not None
+            return made - left, temporary.any_expired(snapshot, system.now_ns())

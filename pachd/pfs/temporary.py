@@ -107,6 +107,11 @@ def expire(txn: Txn) -> int:
     return txn.db.execute(f"DELETE FROM file_set WHERE NOT {_ALIVE}", (txn.now,)).rowcount
 
 
+def any_expired(txn: Snapshot, now: int) -> bool:
+    """Whether there are file sets whose time is over at `now` (ns)."""
+    return txn.db.execute(f"SELECT 1 FROM file_set WHERE NOT {_ALIVE} LIMIT 1", (now,)).fetchone() is not None
+
+
 def require(txn: Snapshot, file_set: str, error: str) -> None:
     """Raise PachError, with this text or for an ID that is none, unless there is such a file set."""
     _get(txn, file_set, error)
