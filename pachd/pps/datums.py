@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pachd.errors import PachError
 from pachd.pfs import globs
@@ -84,23 +84,23 @@ def make(files: Iterable[File]) -> Datum:
     return Datum(digest.hexdigest(), files)
 
 
-def file_of(leaf: pps_pb2.PFSInput, commit: Commit, found: Found, pattern: globs.Glob | None = None) -> File:
+def file_of(leaf: pps_pb2.PFSInput, commit: Commit, match: Found, pattern: globs.Glob | None = None) -> File:
     """One match of a leaf's glob as the file of a datum, with the keys that its captures give."""
     join_on = group_by = ""
     if leaf.join_on or leaf.group_by:
         pattern = pattern or globs.compile(leaf.glob)
-        path = found.path.rstrip("/")
+        path = match.path.rstrip("/")
         join_on = pattern.replace(path, leaf.join_on) if leaf.join_on else ""
         group_by = pattern.replace(path, leaf.group_by) if leaf.group_by else ""
     return File(
         leaf.name,
         commit,
         leaf.branch,
-        found.path,
-        found.size,
-        found.hash,
-        found.tag,
-        found.committed,
+        match.path,
+        match.size,
+        match.hash,
+        match.tag,
+        match.committed,
         join_on,
         leaf.outer_join,
         group_by,
@@ -120,33 +120,42 @@ def create(node: pps_pb2.Input, glob: Glob) -> list[Datum]:
     if kind == "pfs":
         return _leaf(node.pfs, glob)
     if kind == "cron":
-        cron = node.cron
-        leaf = pps_pb2.PFSInput(
-            project=cron.project or "default",
-            name=cron.name,
-            repo=cron.repo,
-            repo_type="user",
-            branch="master",
-            commit=cron.commit,
-            glob="/*",
-        )
-        return _leaf(leaf, glob)
+        return _leaf(cron_leaf(node.cron), glob)
     legs = [create(child, glob) for child in inputs.children(node)]
     if kind == "union":
         return _sorted(datum for leg in legs for datum in leg)
     if kind == "cross":
         return _sorted(make(file for datum in row for file in datum.files) for row in itertools.product(*legs))
     if kind == "join":
-        return _sorted(_join(legs))
+        return _sorted(join(legs))
     if kind == "group":
-        return _sorted(_group(legs))
+        return _sorted(group(legs))
     raise PachError(f"unrecognized input type: {kind}")
+
+
+def cron_leaf(cron: pps_pb2.CronInput) -> pps_pb2.PFSInput:
+    """The leaf that reads the ticks of a cron input."""
+    return pps_pb2.PFSInput(
+        project=cron.project or "default",
+        name=cron.name,
+        repo=cron.repo,
+        repo_type="user",
+        branch="master",
+        commit=cron.commit,
+        glob="/*",
+    )
+
+
+def found(entry: Any) -> Found:
+    """An entry of a commit's view as a match."""
+    tag = "" if entry.is_dir else entry.datum or "default"
+    return Found(entry.path, entry.size, entry.hash, tag, entry.committed_ns)
 
 
 def _leaf(leaf: pps_pb2.PFSInput, glob: Glob) -> list[Datum]:
     commit, matches = glob(leaf)
     pattern = globs.compile(leaf.glob) if leaf.join_on or leaf.group_by else None
-    return _sorted(make((file_of(leaf, commit, found, pattern),)) for found in matches)
+    return _sorted(make((file_of(leaf, commit, match, pattern),)) for match in matches)
 
 
 def _sorted(datums: Iterable[Datum]) -> list[Datum]:
@@ -162,7 +171,7 @@ def _keyed(leg: list[Datum], key: Callable[[File], str]) -> dict[str, list[File]
     return found
 
 
-def _join(legs: list[list[Datum]]) -> Iterator[Datum]:
+def join(legs: list[list[Datum]]) -> Iterator[Datum]:
     """Pairs files of equal keys; a leg with outer_join keeps its files that lack a partner in some leg."""
     tables = [_keyed(leg, lambda file: file.join_on) for leg in legs]
     for key in dict.fromkeys(key for table in tables for key in table):
@@ -174,7 +183,8 @@ def _join(legs: list[list[Datum]]) -> Iterator[Datum]:
                 yield make(outer)
 
 
-def _group(legs: list[list[Datum]]) -> Iterator[Datum]:
+def group(legs: list[list[Datum]]) -> Iterator[Datum]:
+    """Gathers all files of a key into one datum."""
     tables = [_keyed(leg, lambda file: file.group_by) for leg in legs]
     for key in dict.fromkeys(key for table in tables for key in table):
         yield make(file for table in tables for file in table.get(key, ()))

@@ -1,8 +1,8 @@
 """What a job has to do: which datums run, which are kept from an earlier job, whose outputs go.
 
-The base of a job is its nearest ancestor that succeeded.  What changed since is found from the difference of the two
-input commits where that is possible (one pfs input, same spec): then the cost is that of the change, however many
-datums there are.  Otherwise all datums are made anew and compared with what the base's meta commit says.
+The base of a job is its nearest ancestor that succeeded.  What changed since is found from the difference of the input
+commits where that is possible (`difference`).  Otherwise all datums are made anew and compared with what the base's
+meta commit says.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pachd.errors import NotFound, PachError
-from pachd.pfs import diff, globs, paths, read, refs
-from pachd.pps import datums, jobs, meta
+from pachd.errors import NotFound
+from pachd.pfs import read, refs
+from pachd.pps import datums, difference, jobs, meta
 from pachd.pps.datums import Datum, Found
 from pachd.proto import pfs_pb2, pps_pb2
 from pachd.store import Snapshot
@@ -45,15 +45,9 @@ def glob(txn: Snapshot, job: str = "") -> datums.Glob:
     def matches(leaf: pps_pb2.PFSInput) -> tuple[Commit, Iterable[Found]]:
         row = refs.resolve_commit(txn, (datums.repo_of(leaf), leaf.commit or job or leaf.branch or "master"))
         view = read.View.of(txn, row)
-        return Commit(row.repo, row.id), (_found(entry) for entry in view.glob(leaf.glob))
+        return Commit(row.repo, row.id), (datums.found(entry) for entry in view.glob(leaf.glob))
 
     return matches
-
-
-def _found(entry: Any) -> Found:
-    return Found(
-        entry.path, entry.size, entry.hash, "" if entry.is_dir else entry.datum or "default", entry.committed_ns
-    )
 
 
 def find_base(txn: Snapshot, row: sqlite3.Row) -> Base | None:
@@ -122,55 +116,33 @@ def _has(view: Any, path: str) -> bool:
 
 def _from_difference(txn: Snapshot, row: sqlite3.Row, info: pps_pb2.PipelineInfo, base: Base) -> Plan | None:
     """The plan by the difference of the input commits; None where that does not say it all."""
-    if base.job is None or not info.details.input.HasField("pfs"):
+    if base.job is None or not info.details.HasField("input"):
         return None
     before = pps_pb2.PipelineInfo.FromString(base.job["info"])
     if before.details.input != info.details.input or before.details.salt != info.details.salt:
         return None
     if base.job["recovered"]:
         return None  # recovered datums run again, and only the meta commit knows them
-    leaf = info.details.input.pfs
-    repo = datums.repo_of(leaf)
     try:
-        old_row = refs.resolve_commit(txn, (repo, base.job["id"]))
-    except (NotFound, PachError):
+        change = difference.affected(txn, info.details.input, base.job["id"], row["id"], base.job["total"])
+    except difference.Unknown:
         return None
-    new_row = refs.resolve_commit(txn, (repo, row["id"]))
-    pattern = globs.compile(leaf.glob)
-    new, old, known = (read.View.of(txn, r) for r in (new_row, old_row, base.meta))
-    changed: set[str] = set()
-    if new_row.id != old_row.id:
-        for one, other in diff.diff(new, old, "/"):
-            either = one or other
-            if either is None:
-                continue
-            path = either.path
-            for candidate in (path, *paths.parents(path)):
-                if candidate not in changed and pattern.match(candidate):
-                    changed.add(candidate)
-    commit = Commit(new_row.repo, new_row.id)
+    known = read.View.of(txn, base.meta)
+    new = {datum.id: datum for datum in change.new}
     plan = Plan(total=base.job["total"], base=base)
-    for path in sorted(changed):
-        try:
-            entry = new.inspect(path)
-        except NotFound:
-            entry = None
-        if entry is not None and entry.path == path:
-            datum = datums.make([datums.file_of(leaf, commit, _found(entry), pattern)])
-            state = _recorded(known, datum.id)
-            if state is None:
-                plan.total += 1
-            elif state == (datum.hash(info.details.salt), meta.PROCESSED):
-                continue
-            else:
-                plan.gone.append(datum.id)
-            plan.todo.append(datum)
+    for id in sorted({datum.id for datum in change.old} | set(new)):
+        state = _recorded(known, id)
+        if state is None:
+            plan.total += id in new
+        elif id not in new:
+            plan.total -= 1
+            plan.gone.append(id)
+        elif state == (new[id].hash(info.details.salt), meta.PROCESSED):
+            continue
         else:
-            commit_then = Commit(old_row.repo, old_row.id)
-            gone = datums.make([datums.file_of(leaf, commit_then, Found(path, 0, b"", "", 0), pattern)]).id
-            if _recorded(known, gone) is not None:
-                plan.gone.append(gone)
-                plan.total -= 1
+            plan.gone.append(id)
+        if id in new:
+            plan.todo.append(new[id])
     plan.skipped = plan.total - len(plan.todo)
     return plan
 
