@@ -13,6 +13,7 @@ from pachd.auth.bindings import NotActivated
 from pachd.auth.resources import Resource, type_name
 from pachd.auth.subjects import PACH, check_subject
 from pachd.errors import FailedPrecondition, PachError, Unimplemented
+from pachd.pps import access
 from pachd.proto import auth_pb2, identity_pb2
 from pachd.proto.auth_pb2 import CLUSTER, PROJECT, REPO
 from pachd.proto.auth_pb2 import Permission as P
@@ -33,7 +34,10 @@ class Switch:
 
     @write()
     def Activate(self, txn: Txn, request: auth_pb2.ActivateRequest, call: Call) -> Any:
+        """Switch access control on for everything at once: python-pachyderm does not ask pfs and pps to follow."""
         token = activation.activate(txn, request.root_token)
+        activation.activate_repos(txn)
+        access.connect_all(txn)
         txn.after_commit(self.context.guard.refresh)
         return auth_pb2.ActivateResponse(pach_token=token)
 

@@ -11,6 +11,12 @@ from pachd.errors import InvalidArgument
 
 # Full message name -> its required message field. Source: the validation rules of Pachyderm 2.12's requests.
 REQUIRED = {
+    "auth_v2.AuthorizeRequest": "resource",
+    "auth_v2.GetPermissionsForPrincipalRequest": "resource",
+    "auth_v2.GetPermissionsRequest": "resource",
+    "auth_v2.GetRoleBindingRequest": "resource",
+    "auth_v2.ModifyRoleBindingRequest": "resource",
+    "auth_v2.RestoreAuthTokenRequest": "token",
     "pfs_v2.DeleteBranchRequest": "branch",
     "pfs_v2.DropCommitSetRequest": "commit_set",
     "pfs_v2.FindCommitsRequest": "start",

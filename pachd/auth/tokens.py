@@ -102,7 +102,7 @@ def delete_expired(txn: Txn) -> int:
 def extract(txn: Snapshot) -> list[auth_pb2.TokenInfo]:
     """Return the robots' tokens, hashed."""
     found = []
-    for row in txn.db.execute("SELECT * FROM auth_tokens WHERE subject LIKE 'robot:%' ORDER BY created, hash"):
+    for row in txn.db.execute("SELECT * FROM auth_tokens WHERE subject LIKE 'robot:%' ORDER BY created, subject, hash"):
         info = auth_pb2.TokenInfo(subject=row["subject"], hashed_token=row["hash"])
         if row["expiration"] is not None:
             info.expiration.FromNanoseconds(row["expiration"])
