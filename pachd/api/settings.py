@@ -7,8 +7,9 @@ from google.protobuf.empty_pb2 import Empty
 
 from pachd.api import templates
 from pachd.api.service import Call, read, write
+from pachd.errors import InvalidArgument
 from pachd.pps import defaults, pipelines, secrets
-from pachd.proto import pps_pb2
+from pachd.proto import pps_pb2, task_pb2
 from pachd.store import Snapshot, Txn
 
 
@@ -51,6 +52,13 @@ class Settings:
             txn, request, project, lambda: defaults.replace_project(txn, project, request.project_defaults_json)
         )
         return pps_pb2.SetProjectDefaultsResponse(affected_pipelines=found)
+
+    @read
+    def ListTask(self, snapshot: Snapshot, request: task_pb2.ListTaskRequest, call: Call) -> Any:
+        """Tasks are how pachds of a cluster share work; one process has none to show."""
+        if not request.HasField("group"):
+            raise InvalidArgument("validate recv: invalid ListTaskRequest.Group: value is required")
+        return iter(())
 
     async def RenderTemplate(self, call: Call) -> None:
         request = await call.request()
