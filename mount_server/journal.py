@@ -223,7 +223,7 @@ class Journal:
                     " (SELECT idempotency_key FROM results ORDER BY time DESC LIMIT ?)",
                     (KEPT_RESULTS,),
                 )
-        self.sync()
+        # a power cut may undo this: the intent is there again then, and leads to the same
 
     # --- commits ----------------------------------------------------------------------------------------------------
 
@@ -264,11 +264,12 @@ class Journal:
             rows = self._db.execute("SELECT * FROM mounts ORDER BY name").fetchall()
         return [MountRow(*row) for row in rows]
 
-    def save_mounts(self, rows: Iterable[MountRow]) -> None:
-        """Note mounts durably, all or none."""
+    def save_mounts(self, rows: Iterable[MountRow], sync: bool = True) -> None:
+        """Note mounts, all or none; without `sync`, so that a power cut may undo it."""
         with self._lock, self._transaction():
             self._db.executemany("INSERT OR REPLACE INTO mounts VALUES (?,?,?,?,?,?,?,?,?)", rows)
-        self.sync()
+        if sync:
+            self.sync()
 
     def remove_mount(self, name: str) -> None:
         """Forget a mount together with whatever is left of its staged changes."""

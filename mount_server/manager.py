@@ -197,7 +197,7 @@ class Mounts:
         mount = self.get(name)
         answer = commits.commit(mount, self.source, message, metadata, expected, key)
         if answer["commit"]:
-            self.journal.save_mounts([mount.row])
+            self.journal.save_mounts([mount.row], sync=False)  # the next look at the branch finds the head again
         return answer
 
     def move(self, address: str) -> None:
@@ -367,7 +367,7 @@ class Mounts:
                     commits.resolve(mount, self.source)
                     commits.catch_up(mount, self.source)
                     if mount.tree.id != before:
-                        self.journal.save_mounts([mount.row])
+                        self.journal.save_mounts([mount.row], sync=False)
                 finally:
                     mount.commit_lock.release()
             mount.behind = 0
