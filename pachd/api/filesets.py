@@ -9,7 +9,7 @@ from google.protobuf.empty_pb2 import Empty
 from pachd.api.ingest import Ingest
 from pachd.api.keys import required_commit
 from pachd.api.service import Call, Service, read, write
-from pachd.errors import InvalidArgument, PachError
+from pachd.errors import InvalidArgument, PachError, Unimplemented
 from pachd.pfs import cache, refs, temporary
 from pachd.pfs.modify import Modification
 from pachd.proto import pfs_pb2, storage_pb2
@@ -118,6 +118,11 @@ class Fileset(Service):
                 yield storage_pb2.ReadFilesetResponse(path=entry.path, data={"value": chunk})
             if empty:
                 yield storage_pb2.ReadFilesetResponse(path=entry.path, data={})
+
+    @read
+    def ReadFilesetCDR(self, snapshot: Snapshot, request: storage_pb2.ReadFilesetRequest, call: Call) -> Iterator[Any]:
+        temporary.require(snapshot, request.fileset_id, "path does not exist")
+        raise Unimplemented("the chunks of this pachd have no URLs: read the file set with ReadFileset instead")
 
     @write()
     def RenewFileset(self, txn: Txn, request: storage_pb2.RenewFilesetRequest, call: Call) -> Any:

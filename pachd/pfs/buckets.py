@@ -16,7 +16,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
-from pachd.errors import PachError, PermissionDenied
+from pachd.errors import PachError
 from pachd.pfs import web
 
 CHUNK = 4 << 20  # bytes
@@ -82,7 +82,7 @@ class Bucket:
 
 
 def open_bucket(url: str) -> Bucket:
-    """Return what a URL names. Raises PachError if it is none that can be used, PermissionDenied if it may not be."""
+    """Return what a URL names. Raises PachError if it is none that can or may be used."""
     try:
         parsed = urlsplit(url)
         query = parse_qs(parsed.query)
@@ -154,7 +154,7 @@ def _folder(path: str, host: str) -> Any:
     folder = Path(os.path.realpath(unquote(path)))
     allowed = [os.path.realpath(each) for each in os.environ.get("PACHD_URL_FOLDERS", "").split(":") if each]
     if host or not any(folder.is_relative_to(each) for each in allowed):
-        raise PermissionDenied(
+        raise PachError(
             f"pachd does not use the folder {folder}, as a URL asks for it: name it in PACHD_URL_FOLDERS to allow that"
         )
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from pachd.errors import PachError, PermissionDenied
+from pachd.errors import PachError
 
 TIMEOUT = 60.0  # seconds without a byte
 CHUNK = 1 << 20  # bytes
@@ -27,8 +27,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 def fetch(url: str) -> Iterator[bytes]:
     """Yield the content of an http(s) URL, an empty piece first.
 
-    Raises PachError if the server cannot be reached or answers with an error, PermissionDenied if its address is not
-    public.
+    Raises PachError if the server cannot be reached or answers with an error, or if its address is not public.
     """
     try:
         parsed = httpx.URL(url)
@@ -46,9 +45,9 @@ def fetch(url: str) -> Iterator[bytes]:
 
 
 def require_allowed(host: str) -> None:
-    """Raise PermissionDenied unless a host is named in PACHD_URL_HOSTS, or all its addresses are."""
+    """Raise PachError unless a host is named in PACHD_URL_HOSTS, or all its addresses are."""
     if not _named(host) and not all(_excepted(each) for each in _resolve(host, None)):
-        raise PermissionDenied(
+        raise PachError(
             f"pachd does not connect to {host}, as a URL asks for it: name it in PACHD_URL_HOSTS to allow that"
         )
 
@@ -88,7 +87,7 @@ class _Guard(httpcore.SyncBackend):
         if not _named(name):
             for address in found:
                 if not _is_public(address) and not _excepted(address):
-                    raise PermissionDenied(
+                    raise PachError(
                         f"pachd does not fetch from {name}: {address} is no public address; "
                         "name it in PACHD_URL_HOSTS to allow that"
                     )

@@ -99,17 +99,17 @@ def test_a_file_is_fetched(client: Client, site: str) -> None:
     ("url", "status", "words"),
     [
         ("SITE/nope", Status.UNKNOWN, "404"),
-        ("http://127.0.0.1:PORT/big", Status.PERMISSION_DENIED, "127.0.0.1 is no public address"),
-        ("http://[::ffff:127.0.0.1]:PORT/big", Status.PERMISSION_DENIED, "is no public address"),
-        ("http://2130706433:PORT/big", Status.PERMISSION_DENIED, "127.0.0.1 is no public address"),
-        ("SITE/to?http://127.0.0.1:PORT/big", Status.PERMISSION_DENIED, "127.0.0.1 is no public address"),
-        ("http://169.254.169.254/latest/meta-data/", Status.PERMISSION_DENIED, "169.254.169.254"),
-        ("http://10.0.0.1/", Status.PERMISSION_DENIED, "10.0.0.1"),
+        ("http://127.0.0.1:PORT/big", Status.UNKNOWN, "127.0.0.1 is no public address"),
+        ("http://[::ffff:127.0.0.1]:PORT/big", Status.UNKNOWN, "is no public address"),
+        ("http://2130706433:PORT/big", Status.UNKNOWN, "127.0.0.1 is no public address"),
+        ("SITE/to?http://127.0.0.1:PORT/big", Status.UNKNOWN, "127.0.0.1 is no public address"),
+        ("http://169.254.169.254/latest/meta-data/", Status.UNKNOWN, "169.254.169.254"),
+        ("http://10.0.0.1/", Status.UNKNOWN, "10.0.0.1"),
         ("SITE/to?file:///etc/passwd", Status.UNKNOWN, "error retrieving content"),
-        ("file:///etc/passwd", Status.PERMISSION_DENIED, "PACHD_URL_FOLDERS"),
+        ("file:///etc/passwd", Status.UNKNOWN, "PACHD_URL_FOLDERS"),
         ("file:/etc/passwd", Status.UNKNOWN, "error parsing url"),
-        ("minio://127.0.0.1:9000/bucket/key", Status.PERMISSION_DENIED, "PACHD_URL_HOSTS"),
-        ("s3://bucket/key?endpoint=http://169.254.169.254", Status.PERMISSION_DENIED, "PACHD_URL_HOSTS"),
+        ("minio://127.0.0.1:9000/bucket/key", Status.UNKNOWN, "PACHD_URL_HOSTS"),
+        ("s3://bucket/key?endpoint=http://169.254.169.254", Status.UNKNOWN, "PACHD_URL_HOSTS"),
         ("gopher://x/", Status.UNKNOWN, "unrecognized object store: gopher"),
         ("http://", Status.UNKNOWN, "it names no host"),
         ("s3://", Status.UNKNOWN, "it names no bucket"),
@@ -187,11 +187,11 @@ def _gives_up(client: Client, site: str) -> None:
 
 def test_addresses_are_checked_when_they_are_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that is public when it is asked for the first time and private the second time helps nobody."""
-    from pachd.errors import PermissionDenied
+    from pachd.errors import PachError
     from pachd.pfs import web
 
     answers = [["8.8.8.8", "192.168.1.1"], ["192.168.1.1"]]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_k: [(0, 0, 0, "", (each, 80)) for each in answers.pop(0)])
-    with pytest.raises(PermissionDenied, match="rebind.example: 192.168.1.1"):
+    with pytest.raises(PachError, match="rebind.example: 192.168.1.1"):
         list(web.fetch("http://rebind.example/"))
     assert len(answers) == 1
