@@ -34,21 +34,6 @@ DIFFERENT: dict[str, dict[int, set[str]]] = {
         31: {"pps_v2.API/InspectPipeline"},
         32: {"pps_v2.API/ListPipeline"},
     },
-    "jobs_walk_1": {
-        1: {
-            "pfs_v2.API/GlobFile",
-            "pfs_v2.API/InspectCommit",
-            "pfs_v2.API/ListCommit",
-            "pps_v2.API/ListDatum",
-            "pps_v2.API/ListJob",
-        }
-    },
-    "pipelines": {
-        14: {"pfs_v2.API/ListCommitSet"},
-        29: {"pps_v2.API/ListJobSet"},
-        31: {"pps_v2.API/InspectPipeline"},
-        32: {"pps_v2.API/ListPipeline"},
-    },
     "put_file": {37: {"pfs_v2.API/InspectRepo"}, 39: {"pfs_v2.API/InspectRepo"}},
     "rpc_filesets": {1: {"pfs_v2.API/ShardFileSet"}},
     "rpc_modify": {1: {"pfs_v2.API/GetFile"}},
