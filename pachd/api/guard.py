@@ -10,15 +10,17 @@ from google.protobuf.message import Message
 
 from pachd.api.access import Access, Rule
 from pachd.api.rules import BY_TRANSACTION_FIELD, RULES
-from pachd.auth import bindings
+from pachd.auth import bindings, tokens
 from pachd.auth.bindings import NotActivated
 from pachd.auth.permissions import NotAuthorized
 from pachd.auth.resources import Resource
 from pachd.errors import PermissionDenied
-from pachd.store import Snapshot, Store, Txn
+from pachd.store import Snapshot, Store, Txn, system
 
 if TYPE_CHECKING:
     from pachd.api.service import Call
+
+_KNOWN = 1000  # tokens that are remembered
 
 # The call that the running coroutine answers, if access control is active; `Context.write` asks for it.
 _current: ContextVar[Pass | None] = ContextVar("current", default=None)
@@ -100,12 +102,20 @@ class Guard:
         self._store = store
         self.active = False
         self.pinned = False  # the root token was given at the start: access control stays on, with this token
+        self._known: dict[str, tuple[int, tokens.Caller]] = {}  # by token, each with the store's version
         self.refresh()
 
     def refresh(self) -> None:
         """Look again whether access control is on; to be called after it was switched."""
         with self._store.read() as snapshot:
             self.active = bindings.active(snapshot)
+
+    def _remembered(self, token: str | None) -> str:
+        """Return whom a token stands for, if nothing at all was written since that was looked up; else ""."""
+        version, caller = self._known.get(token or "", (-1, None))
+        if caller is None or version != self._store.version:
+            return ""
+        return caller.subject if caller.expiration is None or caller.expiration > system.now_ns() else ""
 
     async def admit(self, call: Call) -> Pass | None:
         """Return what `call` may do, or None where access control is off; the running coroutine writes in its name.
@@ -123,18 +133,24 @@ class Guard:
         token = call.metadata.get("authn-token")
         principal = ""
         if rule.gate is not None:
-            principal = await call.context.read(lambda snapshot: _enter(snapshot, rule, token))
+            principal = self._remembered(token) if not rule.gate else ""
+            if not principal:
+                version = self._store.version
+                caller = await call.context.read(lambda snapshot: _enter(snapshot, rule, token))
+                principal = caller.subject
+                if len(self._known) >= _KNOWN:
+                    self._known.clear()
+                self._known[token or ""] = (version, caller)
         found = Pass(rule, token, principal)
         _current.set(found)
         return found
 
 
-def _enter(snapshot: Snapshot, rule: Rule, token: str | None) -> str:
-    access = Access(snapshot, token)
-    principal = access.principal
+def _enter(snapshot: Snapshot, rule: Rule, token: str | None) -> tokens.Caller:
+    caller = tokens.identify(snapshot, token)
     if rule.gate:
-        access.need_cluster(*rule.gate)
-    return principal
+        Access(snapshot, token, caller.subject).need_cluster(*rule.gate)
+    return caller
 
 
 def sign() -> dict[str, Any]:
