@@ -16,6 +16,7 @@ from pachd.pps import batching, egress, jobs, logs, meta, pipelines, plan, sandb
 from pachd.pps.datums import Datum
 from pachd.pps.executor import Executor
 from pachd.pps.outcome import Batch
+from pachd.pps.resident import credentials
 from pachd.pps.sandbox import NotReady
 from pachd.pps.worker import Killed, Setting, Worker
 from pachd.proto import pps_pb2
@@ -89,14 +90,23 @@ class Run:
         except NotReady as problem:
             self._postpone(problem)
         except Exception as problem:
-            reason = str(problem) if isinstance(problem, PachError) else f"{type(problem).__name__}: {problem}"
-            log.error("job %s failed: %s\n%s", self.job.id, reason, traceback.format_exc())
+            known = isinstance(problem, PachError)
+            reason = str(problem) if known else f"{type(problem).__name__}: {problem}"
+            if known and self._is_over():
+                log.info("job %s ends, as it was deleted or stopped meanwhile: %s", self.job.id, reason)
+                return
+            log.error("job %s failed: %s%s", self.job.id, reason, "" if known else "\n" + traceback.format_exc())
             try:
                 self._end(jobs.FAILURE, reason, problem)
             except Exception:  # the disk may be full: the job stays unfinished and is tried again later
                 log.exception("cannot record the failure of job %s", self.job.id)
         finally:
             self._ended()
+
+    def _is_over(self) -> bool:
+        with self.store.read() as snapshot:
+            row = jobs.find_pk(snapshot, self.pk)
+            return row is None or row["state"] in jobs.TERMINAL
 
     def _run(self) -> None:
         with writing(self.store) as txn:
@@ -162,6 +172,7 @@ class Run:
             "PPS_PROJECT_NAME": row["project"],
             "PPS_SPEC_COMMIT": info.spec_commit.id or row["id"],
         }
+        env |= credentials(self.store, info.pipeline)
         with self.store.read() as snapshot:
             mounts = secrets.provide(snapshot, info, env, self._work)
         job_log = logs.JobLog(logs.path(self.store.path, row["pipeline"], row["id"]))
