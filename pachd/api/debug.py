@@ -39,7 +39,7 @@ class Debug(Service):
     async def DumpV2(self, call: Call) -> None:
         await call.request()
 
-        async def tell(task: str, done: int, of: int) -> None:  # python-pachyderm expects progress first
+        async def tell(task: str, done: int, of: int) -> None:  # python-pachyderm expects some progress first
             await call.reply(debug_pb2.DumpChunk(progress=debug_pb2.DumpProgress(task=task, total=of, progress=done)))
 
         for piece in _pieces(await self._dump(tell)):
@@ -88,9 +88,9 @@ class Debug(Service):
         }
         found: dict[str, str] = {}
         for number, (name, make) in enumerate(parts.items()):
-            await tell(name.removesuffix(".txt"), number, len(parts) + 1)
+            await tell(name.removesuffix(".txt"), number + 1, len(parts) + 1)
             found[name] = await asyncio.get_running_loop().run_in_executor(None, make)
-        await tell("database", len(parts), len(parts) + 1)
+        await tell("database", len(parts) + 1, len(parts) + 1)
         found["database.txt"] = await context.read(_database)
         return _archive(found)
 
