@@ -18,7 +18,7 @@ from pachd.client import Client, RpcError
 
 USERNAME = "admin@localhost.localdomain"
 HOST = "127.0.0.1"
-LABEL_STUDIO_SECONDS = 240.0  # its first start migrates a database
+LABEL_STUDIO_SECONDS = 600.0  # its first start migrates a database: minutes where cores are busy
 
 
 @dataclass
