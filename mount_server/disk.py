@@ -1,11 +1,15 @@
 """Writing to a disk that may be full: all of it, and errors that name what was not written."""
 
 import contextlib
+import ctypes
 import errno
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from mount_server.errors import MountError, NoSpace
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextlib.contextmanager
@@ -20,6 +24,17 @@ def disk(what: str) -> Iterator[None]:
         if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise NoSpace(f"the disk is full: {what} was not written; make room and try again") from e
         raise MountError(f"{what} cannot be written: {e.strerror or e}") from e
+
+
+def sync_disk_of(directory: Path) -> None:
+    """Make all that was written to the directory's file system survive a power cut. :raises OSError: it failed."""
+    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(fd):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(fd)
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:

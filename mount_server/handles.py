@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from mount_server.disk import disk, write_all
 from mount_server.errors import BadHandle
-from mount_server.journal import INLINE_LIMIT, Staged
+from mount_server.journal import Staged
 from mount_server.reader import FileReader
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class WriteFile:
 
     def truncate(self, size: int) -> None:
         """Cut, or extend with NUL bytes."""
-        if self._data is not None and size <= INLINE_LIMIT:
+        if self._data is not None and size <= self.mount.inline_limit():
             if size < len(self._data):
                 del self._data[size:]
             else:
@@ -92,7 +92,7 @@ class WriteFile:
 
     def _write(self, offset: int, data: bytes) -> None:
         end = offset + len(data)
-        if self._data is not None and end <= INLINE_LIMIT:
+        if self._data is not None and end <= self.mount.inline_limit():
             if offset > len(self._data):
                 self._data.extend(bytes(offset - len(self._data)))
             self._data[offset:end] = data

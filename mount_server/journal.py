@@ -18,14 +18,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mount_server.disk import disk
+from mount_server.disk import disk, sync_disk_of
 from mount_server.errors import Conflict, MountError, NoSpace
 from mount_server.staging_log import Staged as Staged
 from mount_server.staging_log import StagingLog, staged_of
 
 FORMAT = 2
 INLINE_LIMIT = 128 * 1024  # bytes; larger contents become files
+INLINE_BUDGET = 64 << 20  # bytes of contents that a mount keeps in memory; above it,
+INLINE_LEAST = 4096  # contents larger than this become files
 SYNC_INTERVAL = 0.1  # seconds a closed file may wait before it survives a power cut
+MANY_BLOBS = 50  # files that are synced faster with their whole disk than one by one
 KEPT_RESULTS = 200
 LOG_SIZE = 32 << 20  # bytes of staging log that are worth moving into the index
 MOVED_AT_ONCE = 500  # changes moved in one transaction; commits wait for it to end
@@ -322,6 +325,9 @@ class Journal:
                 raise
 
     def _sync(self, blobs: set[str], index: bool, log: bool) -> None:
+        if len(blobs) > MANY_BLOBS:
+            sync_disk_of(self.blobs)
+            blobs = set()
         for blob in blobs:
             with contextlib.suppress(FileNotFoundError):
                 fd = os.open(self.blobs / blob, os.O_RDONLY)

@@ -11,6 +11,7 @@ from mount_server import commits
 from mount_server.cache import ReadCache
 from mount_server.errors import (
     Conflict,
+    Denied,
     InvalidRequest,
     MountError,
     NameInUse,
@@ -284,7 +285,8 @@ class Mounts:
         known = self._mounts.get(name)
         if known is not None and known.row._replace(head="", head_time=0) == row:
             return row, None
-        self.source.has_repo(project, request.repo)
+        if self.source.has_repo(project, request.repo) in ("read", "none") and mode == "rw":
+            raise Denied(f"you may not write to {project}/{request.repo}: mount it read-only, or ask for repoWriter")
         what: Branch | CommitInfo | None
         if commit:
             what = self.source.commit(project, request.repo, commit)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from mount_server.disk import disk
 from mount_server.errors import AlreadyExists, CrossMount, IsADirectory, NotADirectory, NotEmpty, NotFound, ReadOnly
 from mount_server.handles import Handle, StagedReader, WriteFile
-from mount_server.journal import INLINE_LIMIT, Journal, MountRow, Staged
+from mount_server.journal import Journal, MountRow, Staged
 from mount_server.listing import CommitTree, split
 from mount_server.names import check_path
 from mount_server.overlay import Overlay
@@ -340,6 +340,7 @@ class Mount(Overlay):
         """What to note for whole files; the names of content files written for it go to `blobs`."""
         puts: list[tuple[str, Staged]] = []
         now = self.now()
+        inline = 0
         for path, data in files.items():
             seq = self.journal.next_seq()
             directory = split(path)[0]
@@ -352,13 +353,14 @@ class Mount(Overlay):
                 puts.append((path, Staged("deleted", seq, 0, now)))
             elif path in self._implied:
                 raise IsADirectory(f"/{path} cannot be staged as a file: it is a directory")
-            elif len(data) > INLINE_LIMIT:
+            elif len(data) > self.inline_limit(inline):
                 blob = self.journal.new_blob()
                 blobs.append(blob)
                 with disk(f"/{path}"):
                     (self.journal.blobs / blob).write_bytes(data)
                 puts.append((path, Staged("file", seq, len(data), now, None, blob)))
             else:
+                inline += len(data)
                 puts.append((path, Staged("file", seq, len(data), now, data)))
         return puts
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from mount_server.errors import MountError, NotADirectory, NotFound, ReadOnly
 from mount_server.handles import WriteFile
-from mount_server.journal import Journal, MountRow, Staged
+from mount_server.journal import INLINE_BUDGET, INLINE_LEAST, INLINE_LIMIT, Journal, MountRow, Staged
 from mount_server.listing import CommitTree, split
 from mount_server.names import check_name
 from mount_server.source import CommitRef, Difference, Entry
@@ -58,6 +58,7 @@ class Overlay:
         self.used = time.monotonic()
         self._scopes = tuple(row.path.split("\n")) if row.path else ()
         self.staged: dict[str, Staged] = {}
+        self._in_memory = 0
         self._by_directory: dict[str, dict[str, Staged]] = {}
         self._implied: dict[str, int] = {}
         self._unjournaled: set[str] = set()
@@ -252,16 +253,22 @@ class Overlay:
             self._set(path, staged)
             self._unjournaled.discard(path)
 
+    def inline_limit(self, more: int = 0) -> int:
+        """Bytes up to which a content is kept in memory when `more` bytes are about to be."""
+        return INLINE_LIMIT if self._in_memory + more < INLINE_BUDGET else INLINE_LEAST
+
     def _set(self, path: str, staged: Staged) -> None:
         directory, name = split(path)
         before = self.staged.get(path)
         if before is not None:
             if before.kind in LIVE and staged.kind in LIVE:  # as with each file that is written and closed
+                self._in_memory += len(staged.data or b"") - len(before.data or b"")
                 self.staged[path] = self._by_directory[directory][name] = staged
                 self._unjournaled.discard(path)
                 return
             self._unset(path)
         self.staged[path] = staged
+        self._in_memory += len(staged.data or b"")
         self._by_directory.setdefault(directory, {})[name] = staged
         if staged.kind in LIVE:
             while directory:
@@ -273,6 +280,7 @@ class Overlay:
         self._unjournaled.discard(path)
         if staged is None:
             return
+        self._in_memory -= len(staged.data or b"")
         directory, name = split(path)
         names = self._by_directory[directory]
         del names[name]

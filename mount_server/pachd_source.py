@@ -97,17 +97,14 @@ class PachdSource:
         with _translated():
             found = []
             for info in self._client.pfs.ListRepo(pfs_pb2.ListRepoRequest(type="user"), timeout=CALL_TIMEOUT):
-                authorization = "off"
-                if info.HasField("auth_info"):
-                    allowed = {auth_pb2.Permission.Name(p) for p in info.auth_info.permissions}
-                    authorization = "write" if "REPO_WRITE" in allowed else "read" if "REPO_READ" in allowed else "none"
                 branches = tuple(sorted(branch.name for branch in info.branches))
-                found.append(RepoInfo(info.repo.project.name, info.repo.name, branches, authorization))
+                found.append(RepoInfo(info.repo.project.name, info.repo.name, branches, _authorization(info)))
             return found
 
-    def has_repo(self, project: str, repo: str) -> None:
+    def has_repo(self, project: str, repo: str) -> str:
+        request = pfs_pb2.InspectRepoRequest(repo=_repo(project, repo))
         with _translated():
-            self._client.pfs.InspectRepo(pfs_pb2.InspectRepoRequest(repo=_repo(project, repo)), timeout=CALL_TIMEOUT)
+            return _authorization(self._client.pfs.InspectRepo(request, timeout=CALL_TIMEOUT))
 
     def branch(self, project: str, repo: str, branch: str) -> Branch:
         name = pfs_pb2.Branch(repo=_repo(project, repo), name=branch)
@@ -392,6 +389,13 @@ def _put(path: str, change: Put) -> Iterator[pfs_pb2.ModifyFileRequest]:
             empty = False
     if empty:
         yield pfs_pb2.ModifyFileRequest(add_file=pfs_pb2.AddFile(path=path))
+
+
+def _authorization(info: pfs_pb2.RepoInfo) -> str:
+    if not info.HasField("auth_info"):
+        return "off"
+    allowed = {auth_pb2.Permission.Name(p) for p in info.auth_info.permissions}
+    return "write" if "REPO_WRITE" in allowed else "read" if "REPO_READ" in allowed else "none"
 
 
 def _repo(project: str, repo: str) -> pfs_pb2.Repo:

@@ -116,8 +116,8 @@ class Source(Protocol):
     def repos(self) -> list[RepoInfo]:
         """All user repos."""
 
-    def has_repo(self, project: str, repo: str) -> None:
-        """Return if the repo exists. :raises NotFound: it, or its project, does not."""
+    def has_repo(self, project: str, repo: str) -> str:
+        """What the caller may do with a repo, as `RepoInfo` says it. :raises NotFound: it is not there."""
 
     def branch(self, project: str, repo: str, branch: str) -> Branch:
         """A branch's state. :raises NotFound: no such branch."""

@@ -120,10 +120,11 @@ class MemorySource:
             for p, r in self.repo_names
         ]
 
-    def has_repo(self, project: str, repo: str) -> None:
+    def has_repo(self, project: str, repo: str) -> str:
         self._call("has_repo")
         if (project, repo) not in self.repo_names:
             raise errors.NotFound(f"repo {project}/{repo} not found")
+        return "off"
 
     def branch(self, project: str, repo: str, branch: str) -> Branch:
         self._call("branch")

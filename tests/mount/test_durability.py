@@ -214,3 +214,24 @@ def test_full_disk_under_the_read_cache_fails_one_read_only(
             handle.read(0, 1000)
     assert handle.read(0, 700_000) == content
     handle.close()
+
+
+def test_much_that_is_staged_does_not_stay_in_memory(labels: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mount_server.overlay.INLINE_BUDGET", 300_000)
+    synced: list[Path] = []
+    monkeypatch.setattr("mount_server.journal.sync_disk_of", synced.append)
+    mount = labels.mounts.get("labels")
+    expected = {f"f{i:02}": os.urandom(100_000) for i in range(60)} | {"a.json": b"a"}
+    for path, content in list(expected.items())[:30]:
+        handle = mount.create(path)
+        handle.write(0, content[:50_000])
+        handle.write(50_000, content[50_000:])
+        handle.close()
+    mount.stage(list(expected.items())[30:60])
+    held = sum(len(staged.data or b"") for staged in mount.staged.values())
+    assert held == mount._in_memory < 500_000
+    labels.mounts.journal.sync()
+    labels.restart()
+    labels.commit("labels")
+    assert labels.source.files("labels") == expected
+    assert labels.mounts.get("labels")._in_memory == 0 and not list(labels.mounts.journal.blobs.iterdir())
