@@ -28,13 +28,13 @@ def cluster(*permissions: int, only_active: bool = False) -> Rule:
     return Rule(gate=permissions, only_active=only_active)
 
 
-def needs(get: Get, *permissions: int) -> Rule:
+def needs(get: Get, *permissions: int, told: str = "") -> Rule:
     """Return the rule of an RPC that takes permissions on what `get(request)` names."""
-    return Rule(check=_on(get, *permissions))
+    return Rule(check=_on(get, *permissions, told=told))
 
 
-def _on(get: Get, *permissions: int) -> Check:
-    return lambda access, request: access.need(get(request), *permissions)
+def _on(get: Get, *permissions: int, told: str = "") -> Check:
+    return lambda access, request: access.need(get(request), *permissions, told=told)
 
 
 # --- what a request is about ----------------------------------------------------------------------------------------
@@ -168,13 +168,6 @@ def _modify(access: Access, request: pfs_pb2.ModifyFileRequest) -> None:
         access.need(_of_commit(request.copy_file.src.commit), P.REPO_READ)
 
 
-def _get_file(access: Access, request: pfs_pb2.GetFileRequest) -> None:
-    try:
-        access.need(_file(request), P.REPO_READ)
-    except PachError as error:
-        raise error.wrapped("get file") from None
-
-
 def _inspect_file(access: Access, request: Any) -> None:
     access.need(_file(request), P.REPO_INSPECT_FILE)
     access.need(_file(request), P.REPO_READ)
@@ -207,7 +200,7 @@ PFS = {
     "DeleteRepo": Rule(check=_delete_repo, denied=pfs_pb2.DeleteRepoResponse),
     "DeleteRepos": SIGNED_IN,  # deletes those that the caller may
     "DeleteAll": Rule(check=_delete_all),
-    "StartCommit": needs(_branch, P.REPO_WRITE),
+    "StartCommit": needs(_branch, P.REPO_WRITE, told="start commit in transaction"),
     "FinishCommit": needs(_commit, P.REPO_WRITE),
     "ClearCommit": needs(_commit, P.REPO_WRITE),
     "InspectCommit": needs(_commit, P.REPO_INSPECT_COMMIT),
@@ -230,7 +223,7 @@ PFS = {
     "WalkBranchProvenance": Rule(show=_walk_branch),
     "WalkBranchSubvenance": Rule(show=_walk_branch),
     "ModifyFile": Rule(check=_modify),
-    "GetFile": Rule(check=_get_file),
+    "GetFile": needs(_file, P.REPO_READ, told="get file"),
     "GetFileTAR": Rule(gate=None, check=_on(_file, P.REPO_READ)),
     "InspectFile": Rule(check=_inspect_file),
     "ListFile": Rule(check=_list_file),
@@ -238,7 +231,7 @@ PFS = {
     "GlobFile": needs(_commit, P.REPO_READ, P.REPO_LIST_FILE),
     "DiffFile": Rule(check=_diff),
     "CreateFileSet": Rule(check=_modify),
-    "GetFileSet": needs(_commit, P.REPO_READ),
+    "GetFileSet": needs(_commit, P.REPO_READ, told="get file set"),
     "AddFileSet": needs(_commit, P.REPO_WRITE),
     "RenewFileSet": SIGNED_IN,
     "ComposeFileSet": SIGNED_IN,
