@@ -41,7 +41,7 @@ def describe(txn: Snapshot) -> dict[str, Any]:
         "file_sets": one("SELECT count(*) FROM file_set"),
         "pages": one("SELECT count(*) FROM page"),
         "small_contents": one("SELECT count(*) FROM container WHERE data IS NOT NULL"),
-        "small_contents_bytes": one("SELECT coalesce(sum(size), 0) FROM container WHERE data IS NOT NULL"),
+        "small_contents_bytes": one("SELECT coalesce(sum(length(data)), 0) FROM container"),
         "database_bytes": os.stat(os.path.join(txn.store.path, "pachd.db")).st_size,
         "database_free_bytes": one("PRAGMA freelist_count") * page_bytes,
         "packs": len(in_packs),

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from pachd.store import sparse
 from pachd.store.packs import PackWriter
 from pachd.store.places import OBJECT_SCHEMA, Packs
 from pachd.store.store import Snapshot, Store, StoreError, Txn
@@ -172,10 +173,15 @@ def _row(txn: Snapshot, container: int) -> bytes | None:
     state = shared(txn.store)
     data = state.rows.get(container)
     if data is None:
-        row = txn.db.execute("SELECT data FROM container WHERE id=?", (container,)).fetchone()
+        row = txn.db.execute("SELECT data, size FROM container WHERE id=?", (container,)).fetchone()
         if row is None:
             raise StoreError(f"container {container} is missing from the store; run `pachd fsck` on its folder")
         data = row[0]
+        if data is not None and len(data) != row[1]:
+            try:
+                data = sparse.whole(data, row[1])
+            except ValueError as err:
+                raise StoreError(f"container {container} is damaged: {err}; run `pachd fsck` on its folder") from err
         if data is not None and not txn.writable:  # what a transaction wrote may never be committed
             state.remember(container, data)
     return data

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
-from pachd.store import contents
+from pachd.store import contents, sparse
 from pachd.store.pages import page_hash
 from pachd.store.store import Snapshot, StoreError
 from pachd.store.tree import FANOUT, summary
@@ -22,6 +22,12 @@ class Fsck:
         self._sizes: dict[int, int] = dict(
             txn.db.execute("SELECT id, size FROM container WHERE data IS NULL OR length(data)=size").fetchall()
         )
+        for container, size, data in txn.db.execute("SELECT id, size, data FROM container WHERE length(data)<size"):
+            try:
+                sparse.whole(data, size)
+            except ValueError:
+                continue
+            self._sizes[container] = size
         self.files = 0  # how much was read again
         self.bytes = 0
         self._done: dict[bytes, Any] = {}

@@ -8,18 +8,21 @@ is dead at the snapshot stays dead, but for three things, and each is kept out:
 - a reader that began before the snapshot may still see, and copy, what is dead in it: nothing is deleted before the
   last of those readers has ended. For that reason no reader ever finds a pack gone.
 
-Packs that are partly dead give their dead parts back to the file system (`pachd.store.packs`).
+Packs that are partly dead give their dead parts back to the file system (`pachd.store.packs`), rows of which most is
+dead are written anew (`pachd.store.sparse`).
 """
 
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 import msgpack  # type: ignore[import-untyped]
 
-from pachd.store import contents, pages, system
+from pachd.store import contents, pages, sparse, system
+from pachd.store.packs import Part, merged
 from pachd.store.store import Snapshot, Store, StoreError, Txn
 
 _SHORT, _LONG = 0.004, 0.012  # seconds a transaction may take: below, the next one does more; above, less
@@ -27,6 +30,8 @@ _FIRST_BATCH, _LARGEST_BATCH = 32, 2000  # rows
 _BATCH_BYTES = 4 << 20
 _POLL = 0.05  # seconds
 _LOW = 64 << 20  # bytes free on the disk
+_THIN = 3  # a row is thin if less than this part of it is alive
+_WORTH = 1 << 20  # bytes that writing thin rows anew must give back
 
 K = TypeVar("K", int, bytes)
 
@@ -87,16 +92,17 @@ class Pace:
 class _Marked:
     """What a snapshot reaches: pages, containers, and of packs which parts."""
 
-    def __init__(self, packs: set[int]) -> None:
+    def __init__(self, parted: set[int]) -> None:
+        """parted: the containers whose live parts are asked for; of the others only how much is alive."""
         self.pages: set[bytes] = set()
-        self.containers: set[int] = set()
-        self.packs = packs
-        self.parts: dict[int, list[tuple[int, int]]] = {}
+        self.containers: Counter[int] = Counter()  # bytes; too many where several trees have the same file
+        self.parts: dict[int, list[Part]] = {}
+        self._parted = parted
 
     def refs(self, refs: tuple[int, ...]) -> None:
-        self.containers.update(refs[::3])
         for i in range(0, len(refs), 3):
-            if refs[i] in self.packs:
+            self.containers[refs[i]] += refs[i + 2]
+            if refs[i] in self._parted:
                 parts = self.parts.setdefault(refs[i], [])
                 if parts and parts[-1][1] == refs[i + 1]:
                     parts[-1] = (parts[-1][0], refs[i + 1] + refs[i + 2])
@@ -125,11 +131,12 @@ def collect(
             packs = {r[0] for r in snapshot.db.execute("SELECT id FROM container WHERE data IS NULL")}
             marked = _Marked(packs)
             _mark(snapshot, roots(snapshot), marked, pace)
+            thin = _thin(snapshot, roots, marked, pace)
             dead_pages = [r[0] for r in snapshot.db.execute("SELECT id FROM page") if r[0] not in marked.pages]
         dead = [container for container in sizes if container not in marked.containers]
         before = store.open_snapshots()
         waited = 0.0
-        while (dead or dead_pages or marked.parts) and before & store.open_snapshots():
+        while (dead or dead_pages or marked.parts or thin) and before & store.open_snapshots():
             if waited >= pace.patience:
                 return Collected(0, 0, 0)
             pace.wait(_POLL)
@@ -150,9 +157,41 @@ def collect(
             gone = _delete(
                 store, "container", dead, in_rows.__getitem__, pinned, pace, state.packs.forget_rows, state.forget
             )
+            for container in thin.keys() - pinned:
+                punched += _shrink(store, container, thin[container])
+                pace.breathe()
             _remove_strays(store, state)
             state.packs.clean_objects()
     return Collected(len(done), len(gone), sum(sizes[container] for container in gone), punched)
+
+
+def _thin(snapshot: Snapshot, roots: Callable[[Snapshot], Roots], marked: _Marked, pace: Pace) -> dict[int, list[Part]]:
+    """The rows of which most is dead, with their live parts, if writing them anew is worth another search."""
+    found: set[int] = set()
+    gain = total = 0
+    for container, length in snapshot.db.execute("SELECT id, length(data) FROM container WHERE data IS NOT NULL"):
+        total += length
+        live = marked.containers.get(container, 0)
+        if live and live * _THIN < length:
+            found.add(container)
+            gain += length - live
+    if gain < max(_WORTH, total // 20):
+        return {}
+    again = _Marked(found)
+    _mark(snapshot, roots(snapshot), again, pace)
+    return {container: merged(parts) for container, parts in again.parts.items()}
+
+
+def _shrink(store: Store, container: int, parts: list[Part]) -> int:
+    """Keep only these parts of a row; returns how many bytes that gave back."""
+    with store.read() as snapshot:
+        row = snapshot.db.execute("SELECT data, size FROM container WHERE id=?", (container,)).fetchone()
+    data = sparse.shrunk(sparse.whole(row["data"], row["size"]), parts)
+    if len(data) * 2 > len(row["data"]):
+        return 0
+    with store.write(quiet=True) as txn:
+        txn.db.execute("UPDATE container SET data=? WHERE id=?", (data, container))
+    return len(row["data"]) - len(data)
 
 
 def _remove_strays(store: Store, state: "contents.Shared") -> None:

@@ -22,7 +22,7 @@ from pachd.types import Branch, Repo
 
 REPO = Repo("default", "data", "user")
 MODES = {"kill": 1, "torn": 2, "eio": 3, "enospc": 4}
-contents.MEMORY_LIMIT = 100_000  # bytes; what comes after is a pack
+IN_MEMORY = 100_000  # bytes that a stream keeps in memory here; what comes after is a pack
 BIG = bytes(range(256)) * 800
 
 
@@ -72,6 +72,7 @@ def state(store: Store) -> list[dict[str, str]]:
 def main() -> None:
     what, mode, template, work, first, step = sys.argv[1:]
     act = {"commit": commit, "squash": squash, "gc": gc}[what]
+    contents.MEMORY_LIMIT = IN_MEMORY
     shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
     with upkeep.open_folder(Path(template)) as store:
         before = state(store)

@@ -16,7 +16,7 @@ import pytest
 from pachd import upkeep
 from pachd.pfs import projects, repos, writing
 from pachd.pfs.modify import Modification, modify_file
-from pachd.store import Store
+from pachd.store import Store, contents
 from pachd.types import Repo
 from tests.faults import operations
 from tests.processes import ROOT
@@ -69,7 +69,8 @@ def with_big(store: Store) -> None:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("mode", ["kill", "torn", "eio", "enospc"])
 @pytest.mark.parametrize("what", ["commit", "squash", "gc"])
-def test_every_operation(shim: Path, tmp_path: Path, what: str, mode: str) -> None:
+def test_every_operation(shim: Path, tmp_path: Path, what: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contents, "MEMORY_LIMIT", operations.IN_MEMORY)
     template = tmp_path / "template"
     filled(template, drop=what == "gc")
     done = subprocess.run(
