@@ -116,7 +116,7 @@ def run(folder: Path, quick: bool = False) -> list[Row]:
     rows: list[Row] = []
     with pachd(folder / "data") as client:
         rows.append(row("commit to first datum running", until_running(client, folder), "s", 0.15))
-        count = 500 if quick else 5000
+        count = 1000 if quick else 10_000
         rows.append(row("trivial datums, batched", trivial(client, count, True), "datums/s", 1_000, at_least=True))
         count = 60 if quick else 600
         rows.append(row("trivial datums, a process each", trivial(client, count, False), "datums/s", 60, at_least=True))
