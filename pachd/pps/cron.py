@@ -17,6 +17,7 @@ from pachd.types import Repo
 log = logging.getLogger(__name__)
 _SECOND = 1_000_000_000
 _RETRY = 5.0  # seconds
+_LOT = 20  # ticks made up for before other inputs have their turn
 _LONGEST = 3600.0  # seconds between looks at the clock: it may be set
 
 
@@ -128,10 +129,13 @@ class Clock:
 
     def _tick(self, key: tuple[int, int, str], cron: pps_pb2.CronInput) -> float:
         next_time = schedule.parse(cron.spec)
-        while (due := next_time(self._seen[key])) <= system.now_ns() and not self._stopping:
+        for _ in range(_LOT):
+            due = next_time(self._seen[key])
+            if due > system.now_ns() or self._stopping:
+                return max(0.0, (due - system.now_ns()) / _SECOND)
             tick(self._store, cron, due)
             self._seen[key] = due
-        return max(0.0, (due - system.now_ns()) / _SECOND)
+        return 0.0
 
     def _inputs(self) -> list[tuple[tuple[int, int, str], pps_pb2.CronInput]]:
         found = []

@@ -54,6 +54,17 @@ def test_a_start_in_the_past_is_made_up_for(client: Client) -> None:
     delete(client, "past")
 
 
+def test_an_endless_past_holds_up_nobody(client: Client) -> None:
+    ancient = {"name": "tick", "spec": "@every 1s", "start": "2020-01-01T00:00:00Z"}
+    create(client, "ancient", "true", input={"cron": ancient}, autoscaling=True)
+    create(client, "young", "true", input={"cron": {"name": "tick", "spec": "@every 1s"}})
+    wait_for(lambda: len(names(client, "young_tick")) >= 2, "ticks of the other")
+    assert len(names(client, "ancient_tick")) > 1
+    client.pps.StopPipeline(pps_pb2.StopPipelineRequest(pipeline=pipeline("ancient"), must_exist=True))
+    delete(client, "young")
+    delete(client, "ancient")
+
+
 def test_no_cron_input_and_a_bad_schedule(client: Client) -> None:
     create(client, "plain", "true")
     with pytest.raises(RpcError, match="pipeline doesn't have a cron input"):

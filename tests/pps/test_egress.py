@@ -156,3 +156,23 @@ def test_databases_and_other_urls_are_refused(client: Client) -> None:
     for url in ("ftp://host/x", "s3:///path", "nonsense"):
         with pytest.raises(RpcError, match="unrecognized object store|names no bucket"):
             create(client, "odd", "true", input=glob("in"), egress={"URL": url})
+
+
+def test_an_egress_goes_on_after_a_kill(tmp_path: Path, bucket: str) -> None:
+    Bucket.objects.clear()
+    server = Pachd(tmp_path / "data")
+    server.env = {"AWS_ENDPOINT_URL": bucket, "AWS_REGION": "us-east-1"}
+    server.env |= {"AWS_ACCESS_KEY_ID": "of-pachd", "AWS_SECRET_ACCESS_KEY": "x"}
+    with running(server):
+        with Client(server.address) as client:
+            new_repo(client, "in", {"/a": b"one"})
+            Bucket.failures = 2
+            create(client, "killed", "cp /pfs/in/a /pfs/out/", input=glob("in"), egress={"URL": "s3://bucket"})
+            wait_for(lambda: [j for j in job_list(client, "killed") if j.state == pps_pb2.JOB_EGRESSING], "EGRESSING")
+        server.kill()
+        Bucket.failures = 0
+        server.start()
+        with Client(server.address) as client:
+            job = last_job(client, "killed")
+            assert (job.state, job.data_processed) == (pps_pb2.JOB_SUCCESS, 1)
+    assert Bucket.objects == {"/bucket/a": b"one"}
