@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 LABEL = "howdah.pachd"  # on every container; its value is the data folder of the pachd that made it
 _SOCKET = "/var/run/docker.sock"
 _CALL_SECONDS = 60.0
-_PULL_SECONDS = 60.0  # without a word from the engine
+_ASK_SECONDS = 5.0
+_PULL_SECONDS = 30.0  # without a word from the engine
 _RETRY_ENGINE = 3.0
 _RETRY_IMAGE = 15.0
 _KNOWN_SECONDS = 2.0  # how long an answer to `problem` holds
@@ -64,7 +65,7 @@ class DockerEngine:
             return f"unix://{own}"
         return f"unix://{_SOCKET}"
 
-    def client(self) -> docker.APIClient:
+    def client(self, timeout: float = _CALL_SECONDS) -> docker.APIClient:
         """A connection of the caller's own, to be closed; EngineAway when no engine answers."""
         address = self.address
         path = address.removeprefix("unix://")
@@ -76,7 +77,7 @@ class DockerEngine:
         from docker.errors import DockerException
 
         try:
-            return docker.APIClient(base_url=address, version="auto", timeout=_CALL_SECONDS)
+            return docker.APIClient(base_url=address, version="auto", timeout=timeout)
         except (DockerException, OSError) as error:
             raise EngineAway(f"no Docker engine answers at {address}: {_inner(error)}") from None
 
@@ -85,8 +86,9 @@ class DockerEngine:
         with self._lock:
             if system.monotonic() - self._known[0] > _KNOWN_SECONDS:
                 try:
-                    client = self.client()
+                    client = self.client(_ASK_SECONDS)
                     try:
+                        client.timeout = _CALL_SECONDS
                         self._sweep(client)
                     finally:
                         client.close()

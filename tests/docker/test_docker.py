@@ -202,6 +202,13 @@ class Loop:
         return "\n".join(message.message for message in self.client.pps.GetLogs(request))
 
 
+def wait_until(done: Callable[[], Any], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < until, "it does not happen"
+        time.sleep(0.1)
+
+
 def repo(name: str) -> pfs_pb2.Repo:
     return pfs_pb2.Repo(name=name, type="user", project=pfs_pb2.Project(name="default"))
 
@@ -294,17 +301,11 @@ def test_reasons_of_a_job(loop: Loop, engine: Engine) -> None:
 def test_stopping_a_job_removes_its_container(loop: Loop, engine: Engine) -> None:
     loop.put("slow-in", {"/x": b"1"})
     loop.create("slow", "slow-in", {"cmd": ["sleep", "300"]})
-    until = time.monotonic() + 30
-    while not [c for c in engine.containers() if c["State"] == "running"]:
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    wait_until(lambda: [c for c in engine.containers() if c["State"] == "running"])
     (found,) = engine.containers()
     assert found["Labels"]["howdah.pipeline"] == "default/slow"
     loop.client.pps.StopJob(pps_pb2.StopJobRequest(job=loop.newest("slow").job))
-    until = time.monotonic() + 30
-    while engine.containers():
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    wait_until(lambda: not engine.containers())
 
 
 def test_auto_falls_back_to_the_sandbox_and_says_so(loop: Loop) -> None:
@@ -323,18 +324,12 @@ def test_killed_pachd_leaves_no_container_behind(engine: Engine, tmp_path: Path)
         loop = Loop(server)
         loop.put("once", {"/x": b"1"})
         loop.create("long", "once", {"cmd": ["sh", "-c", flag + "; cat /pfs/once/x >/pfs/out/x"]})
-        until = time.monotonic() + 30
-        while not [c for c in engine.containers() if c["State"] == "running"]:
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        wait_until(lambda: [c for c in engine.containers() if c["State"] == "running"])
         (left,) = engine.containers()
         server.kill()
         assert [c["Id"] for c in engine.containers()] == [left["Id"]]
         server.start()
-        until = time.monotonic() + 30
-        while left["Id"] in [c["Id"] for c in engine.containers()]:
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        wait_until(lambda: left["Id"] not in [c["Id"] for c in engine.containers()])
         server.stop()  # its job runs again now: that container ends with it
         assert not engine.containers()
 
@@ -359,10 +354,15 @@ def test_docker_only_waits_for_the_engine_and_for_the_image(engine: Engine, tmp_
             make_image(own)
             assert loop.job("wait").state == pps_pb2.JOB_SUCCESS
             assert loop.wait_for("wait", pps_pb2.PIPELINE_RUNNING).reason == ""
-            own.stop()  # with nothing to do the pipeline says it as well
+            slow = "sleep 4; cat /pfs/w/x >/pfs/out/x"
+            loop.create("torn", "w", {"cmd": ["sh", "-c", slow]}, datumTries=1)
+            wait_until(lambda: [c for c in own.containers() if c["State"] == "running"])
+            own.stop()  # under the code; with nothing to do the pipeline says it as well
+            loop.wait_for("torn", pps_pb2.PIPELINE_CRASHING)
             assert "no Docker engine answers" in loop.wait_for("wait", pps_pb2.PIPELINE_CRASHING).reason
             own.start()
             loop.wait_for("wait", pps_pb2.PIPELINE_RUNNING)
+            assert loop.job("torn").state == pps_pb2.JOB_SUCCESS
             server.stop()
     finally:
         own.remove()
