@@ -27,7 +27,7 @@ from pachd.store.store import Snapshot, Store, StoreError, Txn
 
 _SHORT, _LONG = 0.004, 0.012  # seconds a transaction may take: below, the next one does more; above, less
 _FIRST_BATCH, _LARGEST_BATCH = 32, 2000  # rows
-_BATCH_BYTES = 4 << 20
+_BATCH_BYTES = 1 << 20
 _POLL = 0.05  # seconds
 _LOW = 64 << 20  # bytes free on the disk
 _THIN = 3  # a row is thin if less than this part of it is alive
