@@ -199,6 +199,12 @@ def catch_up(mount: Mount, source: Source, for_commit: bool = False) -> CommitTr
         branch = source.branch(row.project, row.repo, row.branch)
     except NotFound:
         source.has_repo(row.project, row.repo)
+        if mount.tree.ref is not None:
+            # an empty directory would make a mirror of it delete its copy
+            raise NotFound(
+                f"branch {row.project}/{row.repo}@{row.branch} was deleted: the mount stays at commit {mount.tree.id};"
+                " make the branch again, or unmount with discard: true"
+            ) from None
         branch = None
     if for_commit and branch is not None:
         if branch.is_output:

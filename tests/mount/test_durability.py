@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -235,3 +236,17 @@ def test_much_that_is_staged_does_not_stay_in_memory(labels: World, monkeypatch:
     labels.commit("labels")
     assert labels.source.files("labels") == expected
     assert labels.mounts.get("labels")._in_memory == 0 and not list(labels.mounts.journal.blobs.iterdir())
+
+
+def test_a_deleted_branch_leaves_the_mount_as_it_was(labels: World) -> None:
+    stage(labels, b="b")
+    del labels.source.heads["default", "labels", "master"]
+    with pytest.raises(errors.NotFound, match="was deleted"):
+        labels.commit("labels")
+    mount = labels.mounts.get("labels")
+    assert mount.names("") == ["a.json", "b"] and mount.dirty().files == 1
+    for _ in range(100):
+        if "was deleted" in mount.last_error:
+            break
+        time.sleep(0.05)
+    assert mount.names("") == ["a.json", "b"], "following the branch changes nothing either"

@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,6 +195,7 @@ class Player:
             return sum(1 for _ in self.client.pfs.ListCommit(asked))
         if match := re.match(r"another client (?:puts|overwrites) (\w+)@(\w+):/(\S+)", action):
             self._put(match[1], {match[3]: b"late\n" if "puts" in action else b"other client"}, match[2])
+            self._follow(match[1], match[2])
             return "new head" if "puts" in action else "other client"
         if match := re.match(r"(\w+)@master:(/\S+?)(?: now)?$", action):
             file = pfs_pb2.File(commit=_branch(match[1], "master"), path=match[2])
@@ -208,6 +210,13 @@ class Player:
         if action == "another client deletes repo gone":
             return self.client.pfs.DeleteRepo(pfs_pb2.DeleteRepoRequest(repo=_repo("gone"), force=True)) and ""
         raise AssertionError(f"unknown action {action!r}")
+
+    def _follow(self, repo: str, branch: str) -> None:
+        """Wait until the mounts of a branch have seen its new head."""
+        head, deadline = self._head(repo, branch), time.monotonic() + 30
+        while any((m.row.repo, m.row.branch) == (repo, branch) and m.tree.id != head for m in self.mounts.all()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def _glob(self, repo: str, branch: str) -> list[str]:
         asked = pfs_pb2.GlobFileRequest(commit=_branch(repo, branch), pattern="/**")
