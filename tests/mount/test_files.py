@@ -5,7 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -274,3 +277,39 @@ def test_writes_while_committing(world: World, labels: Path) -> None:
     assert (labels / "open").read_bytes() == b"1" * 300_000 + b"2" * 300_000
     world.commit("labels")
     assert world.source.files("labels")["open"] == b"1" * 300_000 + b"2" * 300_000
+
+
+def test_many_slow_readers_and_a_writer(world: World, labels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers that wait for the store hold up others only when they are more than the threads; none is lost."""
+    monkeypatch.setattr("mount_server.fuse_session.MOST_THREADS", 12)
+    content = {f"f{i}": os.urandom(200_000) for i in range(30)}
+    world.source.make_repo("slow", content)
+    folder = world.mount("slow", mode="ro")
+    assert len(os.listdir(folder)) == 30
+    read = world.source.read
+
+    def slowly(*arguments: object) -> Iterator[bytes]:
+        time.sleep(0.3)
+        return read(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(world.source, "read", slowly)
+    start = time.monotonic()
+    with ThreadPoolExecutor(40) as pool:
+        # one process each: threads of this one would need Python's lock while they wait in the kernel
+        reads = [pool.submit(subprocess.run, ["cat", folder / name], capture_output=True) for name in content]
+        time.sleep(0.2)
+        (labels / "written").write_bytes(b"meanwhile")
+        assert [done.result().stdout for done in reads] == list(content.values())
+    assert time.monotonic() - start < 20
+    assert (labels / "written").read_bytes() == b"meanwhile"
+    assert sum(thread.name.startswith("fuse") for thread in threading.enumerate()) <= 13
+
+
+def test_many_writers_at_once(world: World, labels: Path) -> None:
+    code = "import sys\nfor i in range(200):\n open(f'{sys.argv[1]}/{sys.argv[2]}-{i}', 'w').write(sys.argv[2] * i)"
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(labels), str(n)]) for n in range(6)]
+    assert [writer.wait(60) for writer in writers] == [0] * 6
+    made = world.commit("labels")
+    assert made["files_added"] == 1200
+    files = world.source.files("labels")
+    assert all(files[f"{n}-{i}"] == str(n).encode() * i for n in range(6) for i in range(200))
