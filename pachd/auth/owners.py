@@ -50,6 +50,18 @@ def project_author(txn: Snapshot, name: str) -> str:
     return row["principal"] if row else ""
 
 
+def branch_created(txn: Txn, pk: int) -> None:
+    """Remember who made a branch."""
+    if principal(txn):
+        txn.db.execute("INSERT INTO auth_branch_authors VALUES (?,?)", (pk, principal(txn)))
+
+
+def branch_author(txn: Snapshot, pk: int) -> str:
+    """Return who made a branch, "" if that is not known."""
+    row = txn.db.execute("SELECT principal FROM auth_branch_authors WHERE branch_pk=?", (pk,)).fetchone()
+    return row["principal"] if row else ""
+
+
 def commit_created(txn: Txn, pk: int) -> None:
     """Remember who made a commit."""
     if principal(txn):

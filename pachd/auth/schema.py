@@ -33,6 +33,10 @@ CREATE TABLE IF NOT EXISTS auth_commit_authors (
     commit_pk INTEGER PRIMARY KEY REFERENCES commits (pk) ON DELETE CASCADE,
     principal TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS auth_branch_authors (
+    branch_pk INTEGER PRIMARY KEY REFERENCES branches (pk) ON DELETE CASCADE,
+    principal TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS auth_project_authors (
     project TEXT PRIMARY KEY REFERENCES projects (name) ON DELETE CASCADE,
     principal TEXT NOT NULL

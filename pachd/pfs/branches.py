@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from pachd.auth import owners
 from pachd.errors import Internal, NotFound, PachError
 from pachd.pfs import propagate, refs, triggers
 from pachd.proto import pfs_pb2
@@ -100,6 +101,7 @@ def _insert(txn: Txn, repo_pk: int, name: str) -> int:
         "INSERT INTO branches (repo_pk, name, created, updated) VALUES (?,?,?,?)", (repo_pk, name, txn.now, txn.now)
     )
     assert cursor.lastrowid is not None
+    owners.branch_created(txn, cursor.lastrowid)
     return cursor.lastrowid
 
 
@@ -153,6 +155,7 @@ def _info(txn: Snapshot, pk: int) -> pfs_pb2.BranchInfo:
     info = pfs_pb2.BranchInfo(
         branch=refs.branch_pb(branch),
         metadata=refs.metadata(row["metadata"]),
+        created_by=owners.branch_author(txn, pk),
         created_at=refs.timestamp(row["created"]),
         updated_at=refs.timestamp(row["updated"]),
     )

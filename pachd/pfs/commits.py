@@ -61,6 +61,7 @@ def start_commit(
             (repo["pk"], branch.name, txn.now, txn.now),
         )
         found = refs.find_branch(txn, branch)
+        owners.branch_created(txn, found["pk"])
     propagate.move_head(txn, found["pk"], pk)
     return Commit(branch.repo, propagate.commit_set_id(txn))
 

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from pachd.auth import owners
 from pachd.errors import AlreadyExists, NotFound, PachError
 from pachd.pfs import branches, commits, propagate, refs, repos
 from pachd.pps import access, defaults, egress, inputs, jobs, secrets, spec
@@ -25,6 +26,10 @@ _USER = "unknown_username"  # who did it, while access control is off
 _ANCESTRY = re.compile(r"(?P<name>[^~^.]+)(?P<marks>\^+|~+|\.+)(?P<number>\d*)")
 _SELECT = """SELECT p.*, v.info, v.spec_commit, v.updated, v.version AS shown FROM pps_pipelines p
     JOIN pps_versions v ON v.pipeline = p.pk """
+
+
+def _user(txn: Txn) -> str:
+    return owners.principal(txn) or _USER
 
 
 def find(txn: Snapshot, pipeline: pps_pb2.Pipeline) -> sqlite3.Row:
@@ -199,6 +204,9 @@ def _create(txn: Txn, request: pps_pb2.CreatePipelineRequest, user_json: str, ef
     if old is not None and not request.reprocess:
         salt = pps_pb2.PipelineInfo.FromString(old["info"]).details.salt
     stored.details.salt = request.salt or salt
+    stored.details.created_by = owners.principal(txn)
+    if old is not None:
+        stored.details.created_by = pps_pb2.PipelineInfo.FromString(old["info"]).details.created_by
     _set_starts(txn, stored.details)
     if old is None:
         _insert(txn, stored, out)
@@ -255,7 +263,7 @@ def _insert(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo) -> None:
 
 
 def _update(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, old: sqlite3.Row) -> None:
-    jobs.stop_all(txn, old["pk"], f"all jobs killed because pipeline was updated for user {_USER}")
+    jobs.stop_all(txn, old["pk"], f"all jobs killed because pipeline was updated for user {_user(txn)}")
     commit = _spec_commit(txn, out)
     version = old["version"] + 1
     state = PAUSED if old["stopped"] else STARTING
@@ -313,7 +321,7 @@ def stop_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline, must_exist: bool = True)
     if row["stopped"]:
         return
     txn.db.execute("UPDATE pps_pipelines SET stopped=1, state=? WHERE pk=?", (PAUSED, row["pk"]))
-    jobs.stop_all(txn, row["pk"], f"all jobs killed because pipeline was stopped for user {_USER}")
+    jobs.stop_all(txn, row["pk"], f"all jobs killed because pipeline was stopped for user {_user(txn)}")
     _provenance(txn, pps_pb2.PipelineInfo.FromString(row["info"]), Repo(row["project"], row["name"], "user"), False)
 
 

@@ -136,6 +136,10 @@ def test_whoever_makes_something_owns_it(guarded: Guarded) -> None:
     )
     started = maker.pfs.InspectCommit(pfs_pb2.InspectCommitRequest(commit=commit))
     assert started.created_by == "robot:maker"
+    made = maker.pfs.InspectBranch(
+        pfs_pb2.InspectBranchRequest(branch=pfs_pb2.Branch(repo=repo("bench", "workshop"), name="master"))
+    )
+    assert made.created_by == "robot:maker"
 
 
 def test_listings_show_what_one_may_see(guarded: Guarded) -> None:
@@ -231,12 +235,14 @@ def test_pipelines_run_and_are_guarded(guarded: Guarded) -> None:
         reply = guarded.root.auth.GetRoleBinding(auth_pb2.GetRoleBindingRequest(resource=resource))
         return {who: sorted(roles.roles) for who, roles in reply.binding.entries.items()}
 
+    named = pps_pb2.Pipeline(name="copy", project=pfs_pb2.Project(name="default"))
+    about = ann.pps.InspectPipeline(pps_pb2.InspectPipelineRequest(pipeline=named, details=True))
+    assert about.details.created_by == "robot:ann"
     me = "pipeline:default/copy"
     assert binding("copy") == {"robot:ann": ["repoOwner"], me: ["repoWriter"]}
     assert binding("scans")[me] == ["repoReader"]
 
     bob = guarded.robot("bob")
-    named = pps_pb2.Pipeline(name="copy", project=pfs_pb2.Project(name="default"))
     on = "REPO default/copy"
     refused(lambda: bob.pps.ListJob(pps_pb2.ListJobRequest(pipeline=named)), "PIPELINE_LIST_JOB", on=on)
     refused(lambda: bob.pps.GetLogs(pps_pb2.GetLogsRequest(pipeline=named)), "REPO_READ", on="REPO default/scans")
