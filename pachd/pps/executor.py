@@ -77,11 +77,12 @@ class Executor:
                 raise NotReady(f"no worker can be started: {away}", retry=3.0)
             credentials = [secret(name) for name in info.details.transform.image_pull_secrets] if secret else []
             self._engine.ensure(image, credentials, _PULL_AGAIN[self._mode])
+            user = _user(info.details.transform.user, self._engine.own_user())
         except NotReady as problem:
             if self.containers_only:
                 raise
             return self._sandboxes(info, f"the image {image} is not used: {problem}; the code runs in a sandbox")
-        return _Containers(self._engine, info, job, {"PACH_IN_WORKER": "true", **self._peer})
+        return _Containers(self._engine, info, job, user, {"PACH_IN_WORKER": "true", **self._peer})
 
     def _sandboxes(self, info: pps_pb2.PipelineInfo, note: str = "") -> Place:
         environment = {**sandbox.host_environment(), **self._peer}
@@ -97,11 +98,13 @@ class _Sandboxes:
 
 
 class _Containers:
-    def __init__(self, engine: DockerEngine, info: pps_pb2.PipelineInfo, job: str, environment: dict[str, str]) -> None:
+    def __init__(
+        self, engine: DockerEngine, info: pps_pb2.PipelineInfo, job: str, user: str, environment: dict[str, str]
+    ) -> None:
         self._engine, self._transform, self.environment = engine, info.details.transform, environment
         self.note = f"the code runs in a container of the image {self._transform.image}"
         self._limits = Limits.of(info.details)
-        self._user = self._transform.user or engine.own_user()
+        self._user = user
         self._labels = {
             "howdah.pipeline": f"{info.pipeline.project.name or 'default'}/{info.pipeline.name}",
             "howdah.job": job,
@@ -109,6 +112,17 @@ class _Containers:
 
     def box(self, root: Path, mounts: Sequence[tuple[str, str]]) -> sandbox.Box:
         return Container(root, self._engine, self._transform.image, self._user, self._limits, mounts, self._labels)
+
+
+def _user(wanted: str, own: str) -> str:
+    """As whom the code runs: the spec's user, else ``own``, which is "" when any user will do."""
+    if not wanted or not own or wanted in (own, own.split(":")[0]):
+        return wanted or own
+    raise NotReady(
+        f'the code cannot run as the user "{wanted}": this pachd runs as the user {own.split(":")[0]} and could not '
+        "remove what another one writes; leave transform.user out or run pachd as root",
+        retry=15.0,
+    )
 
 
 def _named(info: pps_pb2.PipelineInfo) -> bool:

@@ -14,8 +14,9 @@ import pytest
 from pachd.client import Client
 from pachd.pps.container import Container
 from pachd.pps.docker_engine import DockerEngine, EngineAway, NoImage
+from pachd.pps.executor import Executor
 from pachd.pps.limits import Limits
-from pachd.pps.sandbox import Failed, Killed
+from pachd.pps.sandbox import Failed, Killed, NotReady
 from pachd.proto import pfs_pb2, pps_pb2
 from tests.docker.engine import IMAGE, Engine, make_image, missing
 from tests.processes import Pachd, running
@@ -146,6 +147,28 @@ def test_no_engine_and_no_image(engine: Engine, tmp_path: Path, monkeypatch: pyt
     here.ensure(IMAGE)
     with pytest.raises(NoImage, match="cannot pull the image localhost:1/no/image:1"):
         here.ensure("localhost:1/no/image:1")
+
+
+def test_as_whom_code_runs(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", engine.address)
+    where = Executor(str(tmp_path / "data"), "127.0.0.1:1", "docker")
+    info = pps_pb2.PipelineInfo(pipeline=pipeline("p"))
+    info.details.transform.image = IMAGE
+
+    def user() -> str:
+        box = where.place(info).box(tmp_path / "box", [])
+        (box.pfs / "out").mkdir(exist_ok=True)
+        lines: list[bytes] = []
+        box.run(["id", "-u"], None, {}, "", 60.0, lines.append)
+        box.close()
+        return lines[0].decode()
+
+    assert user() == "0"
+    monkeypatch.setattr(DockerEngine, "own_user", lambda self: "1234:1234")  # as if pachd were not root
+    assert user() == "1234"
+    info.details.transform.user = "root"
+    with pytest.raises(NotReady, match="could not remove what another one writes"):
+        user()
 
 
 # --- pipelines ------------------------------------------------------------------------------------------------------
