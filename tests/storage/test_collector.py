@@ -13,7 +13,7 @@ import pytest
 from pachd.pfs import collect, filesets, temporary
 from pachd.pfs.collect import Collector
 from pachd.pfs.modify import Modification
-from pachd.store import Store, system
+from pachd.store import Store, StoreError, system
 from pachd.store.gc import Pace, Stopped
 from pachd.store.pages import Pages
 from pachd.store.tree import Tree
@@ -354,3 +354,19 @@ def test_rows_of_which_little_is_alive_are_written_anew(repo: Repo, store: Store
         txn.db.execute("UPDATE container SET data=substr(data, 1, length(data)-1) WHERE length(data)<size")
     with store.read() as txn:
         assert any("missing or damaged" in problem for problem in collect.check(txn))
+
+
+def test_nothing_is_deleted_while_another_process_looks(repo: Repo, store: Store) -> None:
+    repo.commit(put("/big", os.urandom(6 * MIB)), put("/small", b"1"))
+    with Store.view(store.path) as view:
+        with view.read() as snapshot:
+            seen = repo.row(snapshot)
+        drop(store, repo.head)
+        assert not collect.garbage(store)
+        assert len(list(Path(store.path, "packs").iterdir())) == 1
+        with view.read() as snapshot:  # the packs of what it saw are there for as long as it looks
+            assert len(list(Tree(Pages(snapshot), seen.root).scan())) == 2
+        with pytest.raises(StoreError, match="only looked at"), view.write():
+            pass
+    assert collect.garbage(store).containers == 2
+    assert list(Path(store.path, "packs").iterdir()) == []

@@ -266,3 +266,59 @@ def test_pachd(bucket: Bucket, tmp_path: Path) -> None:
         with sqlite3.connect(pachd.data / "pachd.db") as db:
             assert not any(secret in line for line in db.iterdump())
         db.close()
+
+
+def test_every_call_of_the_storage_fails_once(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit, its removal and the collection, with the Nth request refused, for every N."""
+    calls, fail_at = 0, 0
+    for name in ("put", "get_range", "list", "delete"):
+        original = getattr(objects.obstore, name)
+
+        def counted(*args: object, original: object = original, **options: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls == fail_at:
+                raise OSError(5, "the storage refused")
+            return original(*args, **options)  # type: ignore[operator]
+
+        monkeypatch.setattr(objects.obstore, name, counted)
+    before, after = {"/a": b"1"}, {"/a": b"1", "/big": os.urandom(5 * MIB), "/other": os.urandom(MIB)}
+    seen = set()
+    for n in range(1, 60):
+        place = Place(tmp_path / str(n), bucket)
+        with place.open() as store:
+            repo = Repo(store)
+            repo.commit(put("/a", b"1"))
+            first = repo.head
+            calls, fail_at = 0, n
+            failed = None
+            try:
+                repo.start()
+                repo.write(put("/big", after["/big"]), put("/other", after["/other"]))
+                repo.finish()
+            except ObjectsError as error:
+                failed = error
+            done, fail_at = calls, 0
+            if failed is None:
+                assert repo.contents() == after
+                fail_at = n
+                with store.write() as txn:
+                    txn.db.execute("DELETE FROM commits WHERE pk=?", (repo.head,))
+                try:
+                    collect.garbage(store)
+                except ObjectsError as error:
+                    failed = error
+                done, fail_at = calls, 0
+            else:
+                with store.write() as txn:
+                    txn.db.execute("DELETE FROM commits WHERE pk<>?", (first,))
+            assert check(store) == []
+        with place.open() as store:
+            repo = Repo(store)
+            repo.head = first
+            collect.garbage(store)
+            assert repo.contents() == before and check(store) == [] and bucket.objects() == {}
+        seen.add(failed is None)
+        if failed is None:
+            break
+    assert seen == {True, False} and done >= 8, done
