@@ -9,6 +9,7 @@ import rjsonnet
 
 MEMORY = 2 << 30  # bytes of address space
 CPU = 10  # seconds
+LONGEST = 8 << 20  # characters of a result
 _INDENT = 4  # of rjsonnet; Pachyderm's jsonnet indents by three
 
 
@@ -39,7 +40,8 @@ def main() -> None:
     question = json.load(sys.stdin)
     answer: dict[str, Any]
     try:
-        answer = {"json": evaluate(question["template"], question["args"])}
+        text = evaluate(question["template"], question["args"])
+        answer = {"json": text} if len(text) <= LONGEST else {"error": "the result is longer than 8 MiB"}
     except Exception as error:  # whatever the library and the import found wrong
         answer = {"error": str(error) or type(error).__name__}
     json.dump(answer, sys.stdout)

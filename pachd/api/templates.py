@@ -11,6 +11,7 @@ from pachd.pps import spec
 from pachd.proto import pps_pb2
 
 SECONDS = 15.0  # that a template may take
+_AT_ONCE = asyncio.Semaphore(2)  # each may take much memory
 
 
 async def render(template: str, args: dict[str, str]) -> pps_pb2.RenderTemplateResponse:
@@ -19,13 +20,26 @@ async def render(template: str, args: dict[str, str]) -> pps_pb2.RenderTemplateR
     Returns its JSON text and the pipeline specs in it, one object or a list of them.  It may import from http and
     https URLs, never files of this machine.  Raises PachError with what is wrong and where.
     """
+    async with _AT_ONCE:
+        output = await _evaluate(json.dumps({"template": template, "args": args}).encode())
+    if not output:
+        raise PachError("template err: the template takes too much memory or time")
+    answer = json.loads(output)
+    if "error" in answer:
+        raise PachError(f"template err: {answer['error']}")
+    try:
+        return _response(answer["json"])
+    except (RecursionError, ValueError) as error:
+        raise PachError(f"the template's result is no pipeline spec: {error}") from None
+
+
+async def _evaluate(question: bytes) -> bytes:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-m", "pachd.api.jsonnet_process"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
     )
-    question = json.dumps({"template": template, "args": args}).encode()
     try:
         output, _ = await asyncio.wait_for(process.communicate(question), SECONDS)
     except TimeoutError:
@@ -34,12 +48,7 @@ async def render(template: str, args: dict[str, str]) -> pps_pb2.RenderTemplateR
         if process.returncode is None:
             process.kill()
             await process.wait()
-    if not output:
-        raise PachError("template err: the template takes too much memory or time")
-    answer = json.loads(output)
-    if "error" in answer:
-        raise PachError(f"template err: {answer['error']}")
-    return _response(answer["json"])
+    return output
 
 
 def _response(text: str) -> pps_pb2.RenderTemplateResponse:

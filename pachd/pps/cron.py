@@ -143,8 +143,12 @@ class Clock:
             for row in pipelines.running(snapshot):
                 for cron in crons(pps_pb2.PipelineInfo.FromString(row["info"]).details):
                     key = (row["pk"], row["shown"], cron.name)
-                    if key not in self._seen:
-                        self._seen[key] = latest(snapshot, cron)
+                    try:
+                        if key not in self._seen:
+                            self._seen[key] = latest(snapshot, cron)
+                    except PachError as problem:  # somebody has deleted the repo or its branch
+                        log.error("cannot tick %s: %s", repo_of(cron), problem)
+                        continue
                     found.append((key, cron))
         kept = {key for key, _cron in found}
         self._seen = {key: when for key, when in self._seen.items() if key in kept}

@@ -48,6 +48,9 @@ class _Server(socketserver.ThreadingTCPServer):
         self._lock = threading.Lock()
         super().__init__(("127.0.0.1", external), _Connection)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A connection that broke is no news."""
+
     def hold(self, *sockets: socket.socket) -> None:
         """Remember connections, to cut them at the end."""
         with self._lock:
@@ -73,8 +76,8 @@ class _Connection(socketserver.BaseRequestHandler):
         assert isinstance(server, _Server)
         try:
             inner = socket.create_connection(("127.0.0.1", server.internal), _CONNECT)
-        except OSError:
-            return  # the code does not listen yet
+        except (OSError, OverflowError):
+            return  # the code does not listen yet, or there is no such port
         inner.settimeout(None)
         server.hold(self.request, inner)
         try:

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -42,13 +42,12 @@ class Resident:
         job_log: JobLog,
         prepare: Callable[[Box], None],
         env: dict[str, str],
-        mounts: Sequence[tuple[str, str]],
         name: str,
         job: str,
     ) -> None:
         self._store, self._pipeline, self._info = store, pipeline, info
         self._executor, self._root, self._log = executor, root, job_log
-        self._prepare, self._env, self._mounts, self._name = prepare, env, mounts, name
+        self._prepare, self._env, self._name = prepare, env, name
         self._job = job
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -73,7 +72,7 @@ class Resident:
                 return
             except Killed:
                 return
-            except (Failed, PachError) as problem:
+            except (Failed, PachError, OSError, ValueError) as problem:  # a variable with a zero byte is a ValueError
                 reason = str(problem)
             except Exception as problem:
                 log.exception("cannot run the code of %s", self._info.pipeline.name)
@@ -90,7 +89,8 @@ class Resident:
         transform = self._info.details.transform
         place = self._executor.place(self._info, self._job, self._secret)
         env = {**place.environment, **transform.env, **self._env}
-        mounts = list(self._mounts)
+        with self._store.read() as snapshot:
+            mounts = secrets.provide(snapshot, self._info, env, self._root.parent)
         if "PATH" in place.environment:  # else it is a container, where this machine's Python is not
             env["PATH"] = f"{env['PATH']}:{_TOOLS}"
             mounts.append((str(_write_tools(self._beside("tools"))), _TOOLS))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pachd.errors import NotFound, PachError
 from pachd.pfs import read, writing
-from pachd.pps import datums, jobs, logs, plan, secrets, staging
+from pachd.pps import datums, jobs, logs, plan, staging
 from pachd.pps.datums import Datum
 from pachd.pps.executor import Executor
 from pachd.pps.resident import Resident, credentials
@@ -116,8 +116,6 @@ class ServiceRun:
         env = {**own, "PPS_PIPELINE_NAME": info.pipeline.name, "PPS_PROJECT_NAME": info.pipeline.project.name}
         env["PPS_SPEC_COMMIT"] = info.spec_commit.id or self.job.id
         env |= credentials(self.store, info.pipeline)
-        with self.store.read() as snapshot:
-            mounts = secrets.provide(snapshot, info, env, self._work)
 
         def prepare(box: Box) -> None:
             with self.store.read() as snapshot:
@@ -140,7 +138,6 @@ class ServiceRun:
             job_log,
             prepare,
             env,
-            mounts,
             f"{info.pipeline.name}-0",
             self.job.id,
         )

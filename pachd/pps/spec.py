@@ -85,7 +85,7 @@ def parse_json(text: str) -> dict[str, Any]:
     """One JSON object from ``text``; InvalidArgument says where it is malformed."""
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise InvalidArgument(f"malformed JSON: {error}") from None
     if not isinstance(value, dict):
         raise InvalidArgument("malformed pipeline spec: expected one JSON object")
@@ -100,13 +100,13 @@ def effective(user: dict[str, Any], *defaults: dict[str, Any]) -> tuple[pps_pb2.
     """
     descriptor = pps_pb2.CreatePipelineRequest.DESCRIPTOR
     merged: dict[str, Any] = BUILT_IN
-    for layer in defaults:
-        merged = merge(merged, layer)
-    merged = merge(merged, canonical(user, descriptor))
     request = pps_pb2.CreatePipelineRequest()
     try:
+        for layer in defaults:
+            merged = merge(merged, layer)
+        merged = merge(merged, canonical(user, descriptor))
         json_format.ParseDict(merged, request)
-    except json_format.ParseError as error:
+    except (RecursionError, json_format.ParseError) as error:
         raise InvalidArgument(f"malformed pipeline spec: {error}") from None
     if request.HasField("pipeline") and not request.pipeline.project.name:
         request.pipeline.project.name = "default"

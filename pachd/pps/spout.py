@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from pachd.pps import logs, secrets, staging
+from pachd.pps import logs, staging
 from pachd.pps.executor import Executor
 from pachd.pps.resident import Resident, credentials
 from pachd.proto import pps_pb2
 from pachd.store import Store
 
 JOB = "spout"  # what a spout's log is called in place of a job
+MOST = 16  # processes of one spout on this machine
 
 
 class Spout:
@@ -19,13 +20,11 @@ class Spout:
 
     def __init__(self, store: Store, pipeline: int, info: pps_pb2.PipelineInfo, work: Path, executor: Executor) -> None:
         self._store = store
-        count = max(1, info.details.parallelism_spec.constant)
+        count = min(max(1, info.details.parallelism_spec.constant), MOST)
         self._log = logs.JobLog(logs.path(store.path, pipeline, JOB))
         env = {"PPS_PIPELINE_NAME": info.pipeline.name, "PPS_PROJECT_NAME": info.pipeline.project.name}
         env["PPS_SPEC_COMMIT"] = info.spec_commit.id
         env |= credentials(store, info.pipeline)
-        with store.read() as snapshot:
-            mounts = secrets.provide(snapshot, info, env, work)
         self._residents = [
             Resident(
                 store,
@@ -36,7 +35,6 @@ class Spout:
                 self._log,
                 lambda box: staging.clear(box.pfs),
                 env,
-                mounts,
                 f"{info.pipeline.name}-{number}",
                 JOB,
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from pachd.pps import cron, pipelines
@@ -9,6 +10,8 @@ from pachd.pps.executor import Executor
 from pachd.pps.spout import Spout
 from pachd.proto import pps_pb2
 from pachd.store import Store
+
+log = logging.getLogger(__name__)
 
 
 class Standing:
@@ -44,7 +47,11 @@ class Standing:
             if key in self._spouts or not info.details.HasField("spout") or not info.details.transform.cmd:
                 continue
             info.version, info.spec_commit.id = row["shown"], row["spec_commit"]
-            self._spouts[key] = Spout(self._store, row["pk"], info, self._work, self._executor)
+            try:
+                self._spouts[key] = Spout(self._store, row["pk"], info, self._work, self._executor)
+            except Exception:  # jobs of others go on
+                log.exception("the spout %s cannot start", info.pipeline.name)
+                continue
             self._spouts[key].start()
         self._known = known
         self._clock.wake()

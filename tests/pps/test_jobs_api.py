@@ -334,3 +334,13 @@ def test_defaults_of_cluster_and_project(client: Client) -> None:
 def test_run_pipeline_is_what_it_is_in_pachyderm(client: Client) -> None:
     with pytest.raises(RpcError, match="unimplemented"):
         client.pps.RunPipeline(pps_pb2.RunPipelineRequest(pipeline=pipeline("good")))
+
+
+def test_specs_nested_without_end(client: Client) -> None:
+    for text in ("[" * 100_000, '{"input":' * 3000 + "1" + "}" * 3000):
+        with pytest.raises(RpcError) as refused:
+            client.pps.CreatePipelineV2(pps_pb2.CreatePipelineV2Request(create_pipeline_request_json=text))
+        assert refused.value.code == Status.INVALID_ARGUMENT
+    nested = "{pipeline: std.foldl(function(a, b) {x: a}, std.range(1, 300), 1)}"
+    with pytest.raises(RpcError):
+        client.pps.RenderTemplate(pps_pb2.RenderTemplateRequest(template=nested), timeout=60)
