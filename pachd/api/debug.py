@@ -2,8 +2,11 @@
 
 import asyncio
 import collections
+import importlib.metadata
 import io
+import os
 import platform
+import sqlite3
 import sys
 import tarfile
 import threading
@@ -96,7 +99,9 @@ class Debug(Service):
 
 
 def _version() -> str:
-    return f"python {sys.version}\nplatform {platform.platform()}\nthreads {threading.active_count()}\n"
+    lines = [f"{name} {importlib.metadata.version(name)}" for name in ("howdah", "grpclib", "h2", "protobuf", "uvloop")]
+    lines += [f"python {sys.version}", f"sqlite {sqlite3.sqlite_version}", f"platform {platform.platform()}"]
+    return "".join(f"{line}\n" for line in (*lines, f"cores {os.cpu_count()}", f"threads {threading.active_count()}"))
 
 
 def _rpc(call: tuple[float, str, str, float, str]) -> str:
