@@ -184,8 +184,6 @@ _PACHD = [
                  help="File with the token to show to pachd.  [env: PACH_TOKEN, the token itself]"),
     click.option("--pachd-ca-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
                  envvar="PACHD_CA_FILE", help="Certificates to trust with grpcs.  [env: PACHD_CA_FILE]"),
-    click.option("--executor", type=click.Choice(["auto", "process", "docker"]), default="auto", show_default=True,
-                 help="Where the pipelines of a pachd that is started here run; see pachd --help."),
 ]  # fmt: skip
 _SERVICES = [
     click.option("--mount-dir", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
@@ -194,6 +192,12 @@ _SERVICES = [
     click.option("--mount-port", default=9002, show_default=True, help="Port of the mount server."),
     click.option("--label-studio-port", default=8080, show_default=True, help="Port of Label Studio."),
 ]  # fmt: skip
+
+
+def _executor(default: str) -> Callable[..., Any]:
+    kind = click.Choice(["auto", "process", "docker"])
+    about = "Where the pipelines of a pachd that is started here run; see pachd --help."
+    return click.option("--executor", type=kind, default=default, show_default=True, help=about)
 
 
 def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -212,7 +216,7 @@ def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Cal
 )
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help=f"Folder that holds everything; made if missing.  [default: {data_folder()}]")  # fmt: skip
-@_options(*_PACHD, *_SERVICES)
+@_options(*_PACHD, _executor("auto"), *_SERVICES)
 @click.option("--no-label-studio", is_flag=True, help="Start no Label Studio.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per service when it is ready.")
 def up(data: Path | None, **options: Any) -> None:
@@ -229,7 +233,7 @@ def up(data: Path | None, **options: Any) -> None:
 @main.command(cls=Command, examples="  howdah demo\n  howdah demo --keep\n  howdah demo --report report.json --json")
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
               help="Folder for the demo's data.  [default: a temporary one, removed at the end]")  # fmt: skip
-@_options(*_PACHD)
+@_options(*_PACHD, _executor("process"))  # this checkout's code, not that of an image
 @click.option("--keep", is_flag=True, default=lambda: os.environ.get("KEEP", "0") not in ("", "0"),
               help="Leave everything running at the end until Ctrl-C.")  # fmt: skip
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), default=Path("demo-report.json"),

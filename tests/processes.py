@@ -103,7 +103,8 @@ class Pachd(Server):
         self.port = port or free_port()
         self.address = f"127.0.0.1:{self.port}"
         super().__init__(
-            [sys.executable, "-m", "pachd", "--data", str(data), "--address", self.address],
+            # in the sandbox, even where there is a Docker engine that could have the images of specs
+            [sys.executable, "-m", "pachd", "--data", str(data), "--address", self.address, "--executor", "process"],
             log or data.with_name(data.name + ".log"),
             "listening on",
         )
