@@ -75,6 +75,9 @@ class BatchWorker(Worker):
         while self._unrecorded:
             super().record(*self._unrecorded.pop())
 
+    def flush_old(self) -> None:
+        """Nothing: it is done while the code is waited for."""
+
     def flush(self) -> None:
         self._settle()
         super().flush()
@@ -165,7 +168,7 @@ class BatchWorker(Worker):
             short = _SHORT if deadline is None else min(_SHORT, max(0.0, deadline - time.monotonic()))
             return self._calls.next(short)
         except TimeoutError:
-            self.reader.release()
+            self.flush()
         while True:
             error = self._calls.next(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if error is not None or self._process is None or self._process.poll() is not None:

@@ -20,7 +20,7 @@ from pachd.pps.resident import credentials
 from pachd.pps.sandbox import NotReady
 from pachd.pps.worker import Killed, Setting, Worker
 from pachd.proto import pps_pb2
-from pachd.store import Snapshot, Store, Txn
+from pachd.store import Snapshot, Store, Txn, system
 from pachd.types import Commit, Repo
 
 log = logging.getLogger(__name__)
@@ -186,7 +186,9 @@ class Run:
             job_log.write(place.note, None, "pachd", user=False)
         timer = None
         if info.details.HasField("job_timeout"):
-            timer = threading.Timer(info.details.job_timeout.ToNanoseconds() / 1e9, self._time_out)
+            taken = system.now_ns() - (row["started"] or system.now_ns())  # before pachd was started again
+            left_ns = max(0, info.details.job_timeout.ToNanoseconds() - taken)
+            timer = threading.Timer(left_ns / 1e9, self._time_out)
             timer.daemon = True
             timer.start()
         try:
@@ -201,9 +203,14 @@ class Run:
             ]
             for thread in threads:
                 thread.start()
+            over = threading.Event()
+            flusher = threading.Thread(target=self._flush_old, args=(over,), name="flush", daemon=True)
+            flusher.start()
             self._thread_of(self._workers[0], waiting)
             for thread in threads:
                 thread.join()
+            over.set()
+            flusher.join()
             if self._problems:
                 raise self._problems[0]
             done = f"the code of the pipeline has run on {len(left)} datums"
@@ -233,6 +240,17 @@ class Run:
         except BaseException as problem:
             self._problems.append(problem)
             self.cancel()
+
+    def _flush_old(self, over: threading.Event) -> None:
+        workers = list(self._workers)
+        while not over.wait(0.25):
+            try:
+                for worker in workers:
+                    worker.flush_old()
+            except BaseException as problem:
+                self._problems.append(problem)
+                self.cancel()
+                return
 
     def _flush(self, batch: Batch) -> None:
         """Write down what a worker has done, in one transaction; Killed when the job has ended meanwhile."""

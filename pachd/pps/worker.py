@@ -90,6 +90,7 @@ class Worker:
         self._pinned: list[list[int]] = []  # containers of inputs staged since the last flush
         self.reader = Reader(setting)
         self._restart = threading.Event()
+        self._writing = threading.RLock()  # held while the batch is touched
         self.cancelled = False
         self.current: tuple[Datum, int] | None = None  # and when it began, ns
 
@@ -122,14 +123,27 @@ class Worker:
     def flush(self) -> None:
         """Write down what is done."""
         self.reader.release()
-        if self._batch.states:
-            batch, self._batch = self._batch, Batch(self._setting.store, self._setting.most)
-            self._setting.log.flush()
+        self._write()
+
+    def flush_old(self) -> None:
+        """Write down what has been done for a while, from another thread: a datum may take hours."""
+        if self._writing.acquire(blocking=False):
             try:
-                self._flush(batch)
+                if self._batch.full():
+                    self._write()
             finally:
-                batch.close()
-        self._unpin(1)
+                self._writing.release()
+
+    def _write(self) -> None:
+        with self._writing:
+            if self._batch.states:
+                batch, self._batch = self._batch, Batch(self._setting.store, self._setting.most)
+                self._setting.log.flush()
+                try:
+                    self._flush(batch)
+                finally:
+                    batch.close()
+            self._unpin(1)
 
     def _unpin(self, kept: int) -> None:
         """Let the inputs of datums be collected again, the last ``kept`` datums' excepted."""
@@ -206,9 +220,10 @@ class Worker:
         began = time.monotonic()
         box = self._sandbox
         found = staging.collect(box.pfs, box.tmp, self._setting.store.path, box.of_host)
-        stats.upload_bytes = self._batch.add_outputs(datum.id, found)
-        stats.upload_time = time.monotonic() - began
-        self.record(datum, env, self._staged, stats, meta.PROCESSED, "")
+        with self._writing:
+            stats.upload_bytes = self._batch.add_outputs(datum.id, found)
+            stats.upload_time = time.monotonic() - began
+            self.record(datum, env, self._staged, stats, meta.PROCESSED, "")
 
     def drop(self, datum: Datum, env: bytes, stats: Stats, reason: str, recovered: bool) -> None:
         """Record a datum that failed all its tries; its outputs are lost."""
@@ -222,7 +237,8 @@ class Worker:
     def record(self, datum: Datum, env: bytes, staged: staging.Staged, stats: Stats, state: str, reason: str) -> None:
         """Note how a datum ended and what it read, and write everything down when it is time."""
         about = self._setting.encode(datum, stats, state, reason)
-        self._batch.add_datum(datum, about, env, staged.files, stats, state)
+        with self._writing:
+            self._batch.add_datum(datum, about, env, staged.files, stats, state)
         if self._batch.full():
             self.flush()
 

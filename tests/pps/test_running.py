@@ -171,3 +171,19 @@ def test_batched_datums_and_kills_of_pachd(tmp_path: Path):
         assert server.stop() == 0
         checked = server.fsck()
         assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_datums_that_are_over_are_seen_while_a_long_one_runs(client, batched):
+    name = f"seen-{batched}".lower()
+    new_repo(client, name, {f"/{i}": b"%d" % i for i in range(12)} | {"/slow": b"slow"})
+    wait = "if data == 'slow':\n            import time; time.sleep(60)\n        "
+    code = BATCH.replace("if data ==", f"{wait}if data ==")
+    transform = {"cmd": ["python3", "-c", code], "stdin": [], "datumBatching": True} if batched else {}
+    source = {"pfs": {"repo": name, "name": "h", "glob": "/*"}}
+    create(client, f"{name}-p", "if test -e /pfs/h/slow; then sleep 60; fi", source, transform=transform,
+           parallelismSpec={"constant": 2})  # fmt: skip
+    job = until(lambda: newest(client, f"{name}-p") if newest(client, f"{name}-p").data_processed == 12 else None)
+    assert job.state == pps_pb2.JOB_RUNNING
+    client.pps.StopJob(pps_pb2.StopJobRequest(job=job.job))
+    assert last_job(client, f"{name}-p").state == pps_pb2.JOB_KILLED
