@@ -40,18 +40,18 @@ def squash_commit_set(txn: Txn, id: str) -> None:
     Raises PachError if a commit has no finished child, updated a pipeline, or another set depends on it.
     """
     members = refs.commit_rows(txn, "c.id=? ORDER BY c.pk", (id,))
-    _squash(txn, members, "cannot squash commit set {} because it has subvenant commit sets")
+    _refuse_dependents(txn, id, members)
+    _squash(txn, members)
 
 
 def drop_commit_set(txn: Txn, id: str) -> None:
-    """Remove the commits of a set with what they brought.
+    """Remove the commits of a set with what they brought. A set without commits: nothing.
 
-    Raises PachError if one has children outside of the set, or others depend on it.
+    Raises PachError if a commit has children or updated a pipeline, or another set depends on it.
     """
     members = refs.commit_rows(txn, "c.id=? ORDER BY c.pk", (id,))
-    if not members:
-        raise NotFound(f"no commits found for commitset {id}")
-    _drop(txn, members, "cannot drop commit set {} because it has subvenant commit sets")
+    _refuse_dependents(txn, id, members)
+    _drop(txn, members)
 
 
 def squash_commit(txn: Txn, row: refs.CommitRow, recursive: bool = False) -> None:
@@ -59,7 +59,7 @@ def squash_commit(txn: Txn, row: refs.CommitRow, recursive: bool = False) -> Non
     members = [row, *_subvenant(txn, row)]
     if len(members) > 1 and not recursive:
         raise PachError(f"cannot squash commit ({row.key}) with subvenance without recursive")
-    _squash(txn, members, "")
+    _squash(txn, members)
 
 
 def drop_commit(txn: Txn, row: refs.CommitRow, recursive: bool = False) -> None:
@@ -67,7 +67,7 @@ def drop_commit(txn: Txn, row: refs.CommitRow, recursive: bool = False) -> None:
     members = [row, *_subvenant(txn, row)]
     if len(members) > 1 and not recursive:
         raise PachError(f"cannot drop commit ({row.key}) with subvenance without recursive")
-    _drop(txn, members, "")
+    _drop(txn, members)
 
 
 def _subvenant(txn: Snapshot, row: refs.CommitRow) -> list[refs.CommitRow]:
@@ -81,63 +81,62 @@ def _subvenant(txn: Snapshot, row: refs.CommitRow) -> list[refs.CommitRow]:
     )
 
 
-def _refuse_dependents(txn: Snapshot, members: Iterable[refs.CommitRow], sentence: str) -> None:
-    members = list(members)
-    own = {row.pk for row in members}
-    for row in members:
-        if any(below.pk not in own for below in _subvenant(txn, row)):
-            raise PachError(sentence.format(row.id))
+def _refuse_dependents(txn: Snapshot, id: str, members: list[refs.CommitRow]) -> None:
+    others = {below.id: None for row in members for below in _subvenant(txn, row) if below.id != id}
+    if others:
+        names = " ".join(f'id:"{other}"' for other in others)
+        raise PachError(
+            f'commit set "id:\\"{id}\\"" cannot be dropped because it has subvenant commit sets: [{names}]'
+        )
 
 
-def _squash(txn: Txn, members: list[refs.CommitRow], dependents: str) -> None:
+def _refuse_updates(members: list[refs.CommitRow]) -> None:
     for row in members:
         if row.repo.type == "spec" and row.origin == pfs_pb2.USER:
             raise PachError(f"cannot squash commit {row.key} because it updated a pipeline")
+
+
+def _squash(txn: Txn, members: list[refs.CommitRow]) -> None:
+    _refuse_updates(members)
     for row in members:
-        children = refs.commit_rows(txn, "c.parent_pk=? ORDER BY c.pk", (row.pk,))
-        if not children:
+        if not refs.commit_rows(txn, "c.parent_pk=?", (row.pk,)):
             raise PachError(
                 "cannot squash a commit that has no children as that would cause data loss, use the drop operation "
                 f"instead: {row.key}"
             )
-        for child in children:
+    for row in members:
+        for child in refs.commit_rows(txn, "c.parent_pk=? ORDER BY c.pk", (row.pk,)):
             if child.state != pfs_pb2.FINISHED:
                 hint = ", consider using WaitCommit" if child.finishing else ""
                 raise PachError(f"cannot squash until child commit {child.key} is finished{hint}")
-    if dependents:
-        _refuse_dependents(txn, members, dependents)
-    for row in reversed(members):
+    for row in members:
         _remove(txn, row)
 
 
-def _drop(txn: Txn, members: list[refs.CommitRow], dependents: str) -> None:
-    own = {row.pk for row in members}
+def _drop(txn: Txn, members: list[refs.CommitRow]) -> None:
+    _refuse_updates(members)
     for row in members:
-        if any(c.pk not in own for c in refs.commit_rows(txn, "c.parent_pk=?", (row.pk,))):
+        if refs.commit_rows(txn, "c.parent_pk=?", (row.pk,)):
             raise PachError(f"cannot drop a commit that has children: {row.key}")
-    if dependents:
-        _refuse_dependents(txn, members, dependents)
-    for row in reversed(members):
+    for row in members:
         _remove(txn, row)
 
 
 def _remove(txn: Txn, row: refs.CommitRow) -> None:
-    """Delete a commit: children move to its parent, heads to the parent or to a new empty commit."""
+    """Delete a commit: children move to its parent, heads to the parent or to a new empty commit.
+
+    That is open if the branch is made from others, whose heads have been moved already. What depends on the branch goes
+    its own way: removing a commit makes no new ones downstream.
+    """
     row = refs.commit_row(txn, row.pk)
     heads = txn.db.execute("SELECT pk, name FROM branches WHERE head_pk=? ORDER BY pk", (row.pk,)).fetchall()
-    sources = txn.db.execute("SELECT source_pk FROM commit_provenance WHERE commit_pk=?", (row.pk,)).fetchall()
     txn.db.execute("UPDATE commits SET parent_pk=? WHERE parent_pk=?", (row.parent_pk, row.pk))
     filesets.clear(txn, row)
     txn.db.execute("DELETE FROM commits WHERE pk=?", (row.pk,))
     head = row.parent_pk
+    if head is None and heads:
+        head = propagate.make_empty(txn, heads[0]["pk"])
     for branch in heads:
-        if head is None:
-            head = propagate.make_commit(txn, row.repo_pk, branch["name"], pfs_pb2.AUTO, None, finished=True)
-            txn.db.executemany(
-                "INSERT OR IGNORE INTO commit_provenance (commit_pk, source_pk) SELECT ?, pk FROM commits WHERE pk=?",
-                [(head, source["source_pk"]) for source in sources],
-            )
-        # what depends on the branch goes its own way: removing a commit makes no new ones downstream
         txn.db.execute("UPDATE branches SET head_pk=?, updated=? WHERE pk=?", (head, txn.now, branch["pk"]))
 
 

@@ -39,7 +39,7 @@ def afterwards(txn: Txn, fn: Callable[[Txn], None]) -> None:
 
 def forget(txn: Txn) -> None:
     """Forget what would have to be done at the end of the transaction, because what led to it was undone."""
-    for key in ("touched", "forced", "afterwards", "commit set"):
+    for key in ("touched", "forced", "made", "afterwards", "commit set"):
         txn.state.pop(key, None)
 
 
@@ -127,18 +127,37 @@ def make_commit(
     return cursor.lastrowid
 
 
+def make_empty(txn: Txn, branch_pk: int) -> int:
+    """Make an empty AUTO commit without a parent for a branch and return its number: finished, or open and on the heads
+    of its provenance if it has any."""
+    branch = txn.db.execute("SELECT repo_pk, name FROM branches WHERE pk=?", (branch_pk,)).fetchone()
+    heads = txn.db.execute(
+        "SELECT b.head_pk FROM branch_provenance p JOIN branches b ON b.pk = p.source_pk WHERE p.branch_pk=?",
+        (branch_pk,),
+    ).fetchall()
+    made = make_commit(txn, branch["repo_pk"], branch["name"], pfs_pb2.AUTO, None, finished=not heads)
+    txn.db.executemany(
+        "INSERT OR IGNORE INTO commit_provenance (commit_pk, source_pk) VALUES (?,?)",
+        [(made, row["head_pk"]) for row in heads if row["head_pk"] is not None],
+    )
+    if heads:
+        txn.state.setdefault("made", []).append(made)
+    return made
+
+
 def run(txn: Txn) -> None:
     """Propagate what this transaction touched. Hooks may touch more: it goes on until nothing is left."""
-    while txn.state.get("touched"):
-        touched = list(txn.state.pop("touched"))
+    while txn.state.get("touched") or txn.state.get("made"):
+        touched = list(txn.state.pop("touched", ()))
+        others = [row for pk in txn.state.pop("made", ()) for row in refs.commit_rows(txn, "c.pk=?", (pk,))]
         forced = txn.state.pop("forced", {})
         for pk in touched:
             _validate(txn, pk)
         below, order = _downstream(txn, touched)
         made = [row for pk in order if (pk in forced or pk in below) and (row := _advance(txn, pk)) is not None]
-        if made:
+        if others or made:
             for hook in on_new_commits:
-                hook(txn, made)
+                hook(txn, [*others, *made])
 
 
 def _validate(txn: Txn, pk: int) -> None:
