@@ -10,7 +10,7 @@ from pachd.api.filters import Filter, projects_of
 from pachd.api.service import Call, read, write
 from pachd.api.transaction import append
 from pachd.errors import InvalidArgument, PachError
-from pachd.pps import cron, pipelines
+from pachd.pps import cron, describe, pipelines
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Txn
 
@@ -40,14 +40,14 @@ class Pipelines:
 
     @read
     def InspectPipeline(self, snapshot: Snapshot, request: pps_pb2.InspectPipelineRequest, call: Call) -> Any:
-        return pipelines.inspect_pipeline(snapshot, request.pipeline, request.details)
+        return describe.inspect_pipeline(snapshot, request.pipeline, request.details)
 
     @read
     def ListPipeline(self, snapshot: Snapshot, request: pps_pb2.ListPipelineRequest, call: Call) -> Any:
         with Filter(request.jqFilter) as wanted:
             found = (
                 info
-                for info in pipelines.list_pipelines(
+                for info in describe.list_pipelines(
                     snapshot, projects_of(request), request.pipeline, request.history, request.commit_set.id
                 )
                 if wanted.matches(info)
@@ -99,7 +99,7 @@ class Pipelines:
     @read
     def CheckStatus(self, snapshot: Snapshot, request: pps_pb2.CheckStatusRequest, call: Call) -> Any:
         wanted = request.project.name if request.HasField("project") else ""
-        for info in pipelines.list_pipelines(snapshot, [wanted] if wanted else ()):
+        for info in describe.list_pipelines(snapshot, [wanted] if wanted else ()):
             if info.reason:
                 yield pps_pb2.CheckStatusResponse(
                     project=info.pipeline.project, pipeline=info.pipeline, alerts=[info.reason]
@@ -111,7 +111,7 @@ class Pipelines:
         for picker in request.projects:
             summary = response.summaries.add()
             summary.project.name = picker.name or "default"
-            for info in pipelines.list_pipelines(snapshot, [summary.project.name]):
+            for info in describe.list_pipelines(snapshot, [summary.project.name]):
                 if info.state == pps_pb2.PIPELINE_PAUSED:
                     summary.paused_pipelines += 1
                 elif info.state in (pps_pb2.PIPELINE_FAILURE, pps_pb2.PIPELINE_CRASHING):

@@ -8,7 +8,7 @@ from pachd.api.access import Access, Rule
 from pachd.auth import bindings
 from pachd.auth.resources import Resource, project_resource, repo_resource
 from pachd.errors import NotFound, PachError
-from pachd.pps import inputs, jobs, pipelines
+from pachd.pps import describe, inputs, jobs, pipelines
 from pachd.proto import pps_pb2
 from pachd.proto.auth_pb2 import Permission as P
 from pachd.types import Repo
@@ -86,7 +86,7 @@ def _rerun(access: Access, request: Any) -> None:
 
 def _info(access: Access, pipeline: pps_pb2.Pipeline) -> pps_pb2.PipelineInfo | None:
     try:
-        return pipelines.inspect_pipeline(access.snapshot, pipeline, True)
+        return describe.inspect_pipeline(access.snapshot, pipeline, True)
     except NotFound:
         return None
 
@@ -116,7 +116,7 @@ def _delete_some(access: Access, request: pps_pb2.DeletePipelinesRequest) -> Non
 
 
 def _delete_each(access: Access, projects: list[str]) -> None:
-    for info in pipelines.list_pipelines(access.snapshot, projects):
+    for info in describe.list_pipelines(access.snapshot, projects):
         if _known(access, info.pipeline):
             access.need(_output(info.pipeline), P.REPO_DELETE)
 

@@ -7,10 +7,8 @@ and every commit of an input, propagates to the output and meta branches, and ea
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from pachd.auth import owners
 from pachd.errors import AlreadyExists, NotFound, PachError
@@ -23,8 +21,8 @@ from pachd.types import Branch, Commit, Repo
 STARTING, RUNNING, FAILURE = pps_pb2.PIPELINE_STARTING, pps_pb2.PIPELINE_RUNNING, pps_pb2.PIPELINE_FAILURE
 PAUSED, STANDBY, CRASHING = pps_pb2.PIPELINE_PAUSED, pps_pb2.PIPELINE_STANDBY, pps_pb2.PIPELINE_CRASHING
 _USER = "unknown_username"  # who did it, while access control is off
-_ANCESTRY = re.compile(r"(?P<name>[^~^.]+)(?P<marks>\^+|~+|\.+)(?P<number>\d*)")
-_SELECT = """SELECT p.*, v.info, v.spec_commit, v.updated, v.version AS shown FROM pps_pipelines p
+# a pipeline's row with one of its versions
+SELECT = """SELECT p.*, v.info, v.spec_commit, v.updated, v.version AS shown FROM pps_pipelines p
     JOIN pps_versions v ON v.pipeline = p.pk """
 
 
@@ -36,7 +34,7 @@ def find(txn: Snapshot, pipeline: pps_pb2.Pipeline) -> sqlite3.Row:
     """The row of a pipeline's current version; NotFound in Pachyderm's words."""
     project = pipeline.project.name or "default"
     row: sqlite3.Row | None = txn.db.execute(
-        _SELECT + "WHERE p.project=? AND p.name=? AND v.version=p.version", (project, pipeline.name)
+        SELECT + "WHERE p.project=? AND p.name=? AND v.version=p.version", (project, pipeline.name)
     ).fetchone()
     if row is None:
         name = f"{project}/{pipeline.name}"
@@ -56,86 +54,10 @@ def exists(txn: Snapshot, repo: Repo) -> bool:
     )
 
 
-def info(txn: Snapshot, row: sqlite3.Row, details: bool = True, inspect: bool = False) -> pps_pb2.PipelineInfo:
-    """A pipeline's version as clients see it; ``inspect`` adds how many workers there are."""
-    found = pps_pb2.PipelineInfo.FromString(row["info"])
-    found.version, found.stopped, found.state, found.reason = (
-        row["shown"],
-        bool(row["stopped"]),
-        row["state"],
-        row["reason"],
-    )
-    found.parallelism = max(found.details.parallelism_spec.constant, 1)
-    commit = found.spec_commit
-    commit.id, commit.branch.name = row["spec_commit"], "master"
-    for repo in (commit.repo, commit.branch.repo):
-        repo.name, repo.type, repo.project.name = row["name"], "spec", row["project"]
-    last = txn.db.execute(
-        "SELECT state FROM pps_jobs WHERE pipeline=? ORDER BY pk DESC LIMIT 1", (row["pk"],)
-    ).fetchone()
-    if last is not None:
-        found.last_job_state = last["state"]
-    if not details:
-        found.ClearField("details")
-        return found
-    found.details.created_at.FromNanoseconds(row["created"])
-    found.details.updated_at.FromNanoseconds(row["updated"])
-    if row["state"] not in (PAUSED, STANDBY):
-        if row["workers_started"]:
-            found.details.workers_started_at.FromNanoseconds(row["workers_started"])
-        if inspect:
-            found.details.workers_requested = found.parallelism
-            if row["state"] == RUNNING:
-                found.details.workers_available = found.parallelism
-    return found
-
-
-def inspect_pipeline(txn: Snapshot, pipeline: pps_pb2.Pipeline, details: bool) -> pps_pb2.PipelineInfo:
-    """One pipeline; `NAME^` and `NAME~2` are earlier versions of it.  NotFound."""
-    match = _ANCESTRY.fullmatch(pipeline.name)
-    if match is None:
-        return info(txn, find(txn, pipeline), details, inspect=details)
-    row = find(txn, pps_pb2.Pipeline(project=pipeline.project, name=match["name"]))
-    number = int(match["number"] or len(match["marks"]))
-    if match["marks"][0] == ".":
-        raise PachError("cannot inspect future pipelines")
-    old = txn.db.execute(_SELECT + "WHERE p.pk=? AND v.version=?", (row["pk"], row["version"] - number)).fetchone()
-    if old is None:
-        raise PachError(
-            f'pipeline "{row["project"]}/{row["name"]}" has only {row["version"]} versions, '
-            f"not enough to find ancestor {number}"
-        )
-    return info(txn, old, details, inspect=details)
-
-
-def list_pipelines(
-    txn: Snapshot,
-    projects: Sequence[str] = (),
-    pipeline: pps_pb2.Pipeline | None = None,
-    history: int = 0,
-    commit_set: str = "",
-) -> Iterator[pps_pb2.PipelineInfo]:
-    """Pipelines, newest first, each with ``history`` earlier versions (-1: all)."""
-    where = ["(?<0 OR v.version >= p.version - ?)"]
-    values: list[Any] = [history, history]
-    if pipeline is not None and pipeline.name:
-        where.append("p.project=? AND p.name=?")
-        values += [pipeline.project.name or "default", pipeline.name]
-    elif projects:
-        where.append(f"p.project IN ({','.join('?' * len(projects))})")
-        values += list(projects)
-    if commit_set:
-        where.append("EXISTS (SELECT 1 FROM pps_jobs j WHERE j.pipeline=p.pk AND j.version=v.version AND j.id=?)")
-        values.append(commit_set)
-    sql = _SELECT + f"WHERE {' AND '.join(where)} ORDER BY p.pk DESC, v.version DESC"
-    for row in txn.db.execute(sql, values).fetchall():
-        yield info(txn, row)
-
-
 def running(txn: Snapshot) -> list[sqlite3.Row]:
     """The rows of all pipelines that are neither stopped nor failed."""
     return txn.db.execute(
-        _SELECT + "WHERE v.version=p.version AND p.stopped=0 AND p.state<>? ORDER BY p.pk", (FAILURE,)
+        SELECT + "WHERE v.version=p.version AND p.stopped=0 AND p.state<>? ORDER BY p.pk", (FAILURE,)
     ).fetchall()
 
 
@@ -177,7 +99,7 @@ def _create(txn: Txn, request: pps_pb2.CreatePipelineRequest, user_json: str, ef
     details = spec.details_of(request)
     spec.validate_details(pipeline, details)
     old = txn.db.execute(
-        _SELECT + "WHERE p.project=? AND p.name=? AND v.version=p.version", (pipeline.project.name, pipeline.name)
+        SELECT + "WHERE p.project=? AND p.name=? AND v.version=p.version", (pipeline.project.name, pipeline.name)
     ).fetchone()
     if old is not None and not request.update:
         raise AlreadyExists(f'pipeline "{pipeline.project.name}/{pipeline.name}" already exists')
@@ -381,7 +303,7 @@ def delete_all(
     """Delete all pipelines (of these projects), downstream ones first; returns them, newest first."""
     found = [
         pps_pb2.PipelineInfo.FromString(row["info"]).pipeline
-        for row in txn.db.execute(_SELECT + "WHERE v.version=p.version ORDER BY p.pk DESC").fetchall()
+        for row in txn.db.execute(SELECT + "WHERE v.version=p.version ORDER BY p.pk DESC").fetchall()
         if not projects or row["project"] in projects
     ]
     left = list(found)
@@ -404,7 +326,7 @@ def delete_all(
 def affected(txn: Snapshot, project: str) -> list[pps_pb2.Pipeline]:
     """Pipelines (of one project, or all) whose effective spec the defaults of now would change."""
     found = []
-    for row in txn.db.execute(_SELECT + "WHERE v.version=p.version ORDER BY p.pk DESC").fetchall():
+    for row in txn.db.execute(SELECT + "WHERE v.version=p.version ORDER BY p.pk DESC").fetchall():
         info = pps_pb2.PipelineInfo.FromString(row["info"])
         if (not project or row["project"] == project) and info.user_spec_json:
             if _effective(txn, spec.parse_json(info.user_spec_json))[1] != info.effective_spec_json:
