@@ -1,9 +1,11 @@
 """Workers in containers of a real Docker engine, which the tests start and stop themselves."""
 
+import contextlib
 import json
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from pachd.pps.limits import Limits
 from pachd.pps.sandbox import Failed, Killed, NotReady
 from pachd.proto import pfs_pb2, pps_pb2
 from tests.docker.engine import IMAGE, Engine, make_image, missing
-from tests.processes import Pachd, running
+from tests.processes import Pachd, free_port, running
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "there is an engine")
 
@@ -328,6 +330,36 @@ def test_stopping_a_job_removes_its_container(loop: Loop, engine: Engine) -> Non
     (found,) = engine.containers()
     assert found["Labels"]["howdah.pipeline"] == "default/slow"
     loop.client.pps.StopJob(pps_pb2.StopJobRequest(job=loop.newest("slow").job))
+    wait_until(lambda: not engine.containers())
+
+
+def test_a_service_and_a_spout(loop: Loop, engine: Engine) -> None:
+    loop.put("served", {"/page": b"from a container"})
+    inside, outside = free_port(), free_port()
+    command = ["python3", "-m", "http.server", str(inside), "--bind", "127.0.0.1", "--directory", "/pfs/served"]
+    loop.create("web", "served", {"cmd": command}, "/", service={"internal_port": inside, "external_port": outside})
+
+    def page() -> bytes:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{outside}/page", timeout=5) as got:
+            return bytes(got.read())
+        return b""
+
+    wait_until(lambda: page() == b"from a container")
+    assert [c["Labels"]["howdah.pipeline"] for c in engine.containers()] == ["default/web"]
+    delete = pps_pb2.DeletePipelineRequest(pipeline=pipeline("web"), force=True)
+    loop.client.pps.DeletePipeline(delete)
+    wait_until(lambda: not engine.containers())
+
+    spec = {
+        "pipeline": {"name": "talks"},
+        "transform": {"image": IMAGE, "cmd": ["sh", "-c", "echo $OF_IMAGE $PPS_PIPELINE_NAME >/tmp/t; sleep 300"]},
+        "spout": {},
+    }
+    text = json.dumps(spec)
+    loop.client.pps.CreatePipelineV2(pps_pb2.CreatePipelineV2Request(create_pipeline_request_json=text))
+    wait_until(lambda: [c for c in engine.containers() if c["State"] == "running"])
+    assert loop.wait_for("talks", pps_pb2.PIPELINE_RUNNING).reason == ""
+    loop.client.pps.StopPipeline(pps_pb2.StopPipelineRequest(pipeline=pipeline("talks")))
     wait_until(lambda: not engine.containers())
 
 
