@@ -5,7 +5,7 @@ A stream is a list of operations; the effect of several streams is that of their
 directory, tag) removes all files below a directory that have this datum tag.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -57,6 +57,11 @@ class Changes:
         self._files: dict[str, _File] = {}
         self._trees: dict[tuple[str, str], int] = {}
         self._at = 0
+
+    @property
+    def touched(self) -> Collection[str] | None:
+        """The keys that are named; None if others may be concerned too."""
+        return None if self._trees else self._files.keys()
 
     def add(self, ops: Iterable[Op]) -> None:
         """Collect the operations of one more stream."""
@@ -169,10 +174,11 @@ def _dirname(key: str) -> str:
 
 def apply_all(
     txn: Txn, tree: Tree, rows: Iterable[bytes], writer: ContentWriter, check: bool = True
-) -> tuple[Tree, str]:
-    """(the tree after the operations of these rows, what makes it invalid if `check`)."""
+) -> tuple[Tree, str, Collection[str] | None]:
+    """(the tree after the operations of these rows, what makes it invalid if `check`, the keys that may be changed or
+    None where whole directories were deleted)."""
     changes = Changes()
     for row in rows:
         changes.add(unpack(row))
     tree, added = changes.apply(tree, txn, writer)
-    return tree, first_error(tree, added) if check else ""
+    return tree, first_error(tree, added) if check else "", changes.touched

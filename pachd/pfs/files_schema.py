@@ -37,5 +37,21 @@ CREATE TABLE IF NOT EXISTS cache_file_set (
     file_set TEXT NOT NULL,
     PRIMARY KEY (key, file_set)
 ) WITHOUT ROWID;
+
+-- What the step from one tree to the next can have changed: see `pachd.pfs.steps`.
+CREATE TABLE IF NOT EXISTS step (
+    root BLOB NOT NULL,
+    base BLOB NOT NULL,
+    paths BLOB NOT NULL,
+    PRIMARY KEY (root, base)
+) WITHOUT ROWID;
 """
 )
+
+# A step goes when a commit with its tree does; to be run when there is a table of commits.
+FILES_TRIGGERS = """
+CREATE TRIGGER IF NOT EXISTS step_of_deleted_commit AFTER DELETE ON commits WHEN OLD.root IS NOT NULL
+BEGIN
+    DELETE FROM step WHERE root = OLD.root;
+END;
+"""

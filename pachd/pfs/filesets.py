@@ -7,7 +7,7 @@ streams are kept as rows of `change`; a reader applies them in memory.
 from typing import NamedTuple, Protocol
 
 from pachd.errors import PachError
-from pachd.pfs import changes
+from pachd.pfs import changes, steps
 from pachd.proto import pfs_pb2
 from pachd.store.contents import ContentWriter
 from pachd.store.pages import Page, Pages
@@ -78,13 +78,15 @@ def finish(txn: Txn, row: CommitLike) -> Finished:
     try:
         # pachd alone writes meta commits, each datum below directories of its own: nothing to find there
         check = getattr(row.repo, "type", "") != "meta"
-        tree, error = changes.apply_all(txn, Tree(pages, base), rows, writer, check)
+        tree, error, touched = changes.apply_all(txn, Tree(pages, base), rows, writer, check)
         writer.flush(txn)
     except BaseException:
         writer.close()
         raise
     size = tree.total().size
     pages.flush(tree.root)
+    if touched is not None:
+        steps.note(txn, base, tree.root, touched)
     txn.db.execute("DELETE FROM change WHERE commit_pk=?", (row.pk,))
     return Finished(tree.root, size, error)
 

@@ -1,7 +1,7 @@
 """The tables of projects, repos, branches, commits and transactions."""
 
 from pachd import auth
-from pachd.pfs.files_schema import FILES_SCHEMA
+from pachd.pfs.files_schema import FILES_SCHEMA, FILES_TRIGGERS
 
 GRAPH_SCHEMA = """
 CREATE TABLE IF NOT EXISTS projects (
@@ -82,4 +82,4 @@ CREATE INDEX IF NOT EXISTS branch_subvenance ON branch_provenance (source_pk);
 CREATE TABLE IF NOT EXISTS transactions (id TEXT PRIMARY KEY, info BLOB NOT NULL) WITHOUT ROWID;
 """
 
-SCHEMA = (GRAPH_SCHEMA, FILES_SCHEMA, *auth.SCHEMA)
+SCHEMA = (GRAPH_SCHEMA, FILES_SCHEMA, FILES_TRIGGERS, *auth.SCHEMA)

@@ -1,0 +1,45 @@
+"""The history of a path: which commits changed it."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pachd.pfs import refs, steps
+from pachd.pfs.diff import diff
+from pachd.pfs.read import View
+from pachd.store.store import Snapshot
+
+_LINE = """
+WITH RECURSIVE line (pk, parent_pk, root, finished) AS (
+    SELECT pk, parent_pk, root, finished FROM commits WHERE pk = ?
+    UNION ALL SELECT c.pk, c.parent_pk, c.root, c.finished FROM commits c JOIN line ON c.pk = line.parent_pk
+)
+SELECT line.pk, line.parent_pk, line.finished, coalesce(line.root, x'') AS root, coalesce(p.root, x'') AS base, s.paths
+FROM line LEFT JOIN commits p ON p.pk = line.parent_pk
+LEFT JOIN step s ON s.root = coalesce(line.root, x'') AND s.base = coalesce(p.root, x'')
+"""
+
+
+class Searched(NamedTuple):
+    """A commit that was looked at: its number, whether it is finished, and whether it changed the path."""
+
+    pk: int
+    finished: bool
+    changed: bool
+
+
+def search(txn: Snapshot, start: int, path: str) -> Iterator[Searched]:
+    """Go from the commit number `start` back through its ancestors and say of each whether it changed a path."""
+    for row in txn.db.execute(_LINE, (start,)):
+        if row["finished"] is None or row["root"] == row["base"]:
+            changed = False
+        elif row["paths"] is not None and not steps.can_differ(row["paths"], path):
+            changed = False
+        else:
+            changed = _compare(txn, row["pk"], row["parent_pk"], path)
+        yield Searched(row["pk"], row["finished"] is not None, changed)
+
+
+def _compare(txn: Snapshot, pk: int, parent_pk: int | None, path: str) -> bool:
+    new = View.of(txn, refs.commit_row(txn, pk))
+    old = None if parent_pk is None else View.of(txn, refs.commit_row(txn, parent_pk))
+    return any(True for _ in diff(new, old, path))
