@@ -39,6 +39,9 @@ from pachd.store import Snapshot, Txn
 
 log = logging.getLogger(__name__)
 
+# What grpclib would send, without asking its hooks, which nobody uses, for every call.
+HEADERS = [(":status", "200"), ("content-type", "application/grpc+proto")]
+TRAILERS = [("grpc-status", "0")]
 FIRST_BATCH = 16 << 10  # bytes; the first entries of a listing should not wait for many others
 CARDINALITY = {(c.client_streaming, c.server_streaming): c for c in Cardinality}
 
@@ -96,7 +99,6 @@ class Call:
         self._stream = stream
         self.access: Pass | None = None  # while access control is active
         self._receiver = wire.Receiver(stream._stream, gunzip=True)
-        self._replied = False
 
     @property
     def transaction(self) -> str:
@@ -160,11 +162,19 @@ class Call:
 
     async def send(self, *framed: bytes) -> None:
         """Send replies that are already encoded and framed (see `pachd.wire`), perhaps in pieces."""
-        if not self._replied:
-            self._replied = True
-            await self._stream.send_initial_metadata()
-        await wire.send(self._stream._stream, framed)
-        self._stream._send_message_done = True
+        stream = self._stream
+        if not stream._send_initial_metadata_done:
+            await stream._stream.send_headers(HEADERS)
+            stream._send_initial_metadata_done = True
+        await wire.send(stream._stream, framed)
+        stream._send_message_done = True
+
+    async def end(self) -> None:
+        """Tell the client that its call, which had replies, has ended well."""
+        stream = self._stream
+        if stream._send_message_done and not stream._send_trailing_metadata_done:
+            await stream._stream.send_headers(TRAILERS, end_stream=True)
+            stream._send_trailing_metadata_done = True
 
     async def send_all(self, make: Callable[[Snapshot], Iterator[Message | bytes]]) -> None:
         """Stream what an iterator of the core gives, in batches, one batch ahead of the network."""
@@ -238,6 +248,7 @@ class Service:
             call = Call(context, stream, method)
             with context.observer.watch(call):
                 await self._answer(call, method, implementation)
+                await call.end()
 
         return handle
 
