@@ -52,7 +52,7 @@ class DockerEngine:
         self._lock = threading.Lock()
         self._pulling = threading.Lock()
         self._known: tuple[float, str] = (-1e9, "")
-        self._failed: dict[str, tuple[float, str]] = {}  # images that could not be pulled: when, and why
+        self._failed: dict[tuple[str, int], tuple[float, str]] = {}  # pulls by image and login: when, and why
         self._swept = False
 
     @property
@@ -131,13 +131,15 @@ class DockerEngine:
                     return
                 except ImageNotFound:
                     pass
-                when, reason = self._failed.get(image, (-1e9, ""))
+                login = _login(image, list(credentials))
+                key = (image, hash(tuple(login.items())))
+                when, reason = self._failed.get(key, (-1e9, ""))
                 if system.monotonic() - when < again:
                     raise NoImage(reason)
                 try:
-                    self._pull(client, image, list(credentials))
+                    self._pull(client, image, login)
                 except NoImage as problem:
-                    self._failed[image] = (system.monotonic(), str(problem))
+                    self._failed[key] = (system.monotonic(), str(problem))
                     raise
         except (DockerException, OSError) as error:
             self.forget()
@@ -145,11 +147,10 @@ class DockerEngine:
         finally:
             client.close()
 
-    def _pull(self, client: docker.APIClient, image: str, credentials: list[Mapping[str, bytes]]) -> None:
+    def _pull(self, client: docker.APIClient, image: str, login: dict[str, str]) -> None:
         from docker.errors import APIError
 
         client.timeout = _PULL_SECONDS
-        login = _login(image, credentials)
         try:
             for line in client.pull(image, stream=True, decode=True, **({"auth_config": login} if login else {})):
                 if "error" in line:

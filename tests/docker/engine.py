@@ -126,22 +126,27 @@ def make_image(engine: Engine) -> None:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
         added: set[str] = set()
-        for program in PROGRAMS:
-            _add_program(tar, added, shutil.which(program) or "", f"bin/{program}")
-        _add_program(tar, added, shutil.which("dash") or "", "bin/sh")
+        add_shell(tar, added)
         _add_python(tar, added)
         for name, text in (("etc/passwd", "root:x:0:0::/root:/bin/sh\nguest:x:1234:1234::/tmp:/bin/sh\n"),):
             _add_bytes(tar, name, text.encode())
-        for folder in ("tmp", "root", "work", "pfs"):
-            entry = tarfile.TarInfo(folder)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o1777
-            tar.addfile(entry)
     python = Path(sys.base_prefix) / "bin"
     changes = [f"ENV PATH={python}:/bin", "ENV OF_IMAGE=yes", "WORKDIR /work", 'ENTRYPOINT ["/bin/sh", "-c", "exit 9"]']
     repository, tag = IMAGE.split(":")
     with engine.client() as client:
         client.import_image_from_data(data.getvalue(), repository=repository, tag=tag, changes=changes)
         client.inspect_image(IMAGE)
+
+
+def add_shell(tar: tarfile.TarFile, added: set[str]) -> None:
+    """A shell, a few programs and the folders that they expect."""
+    for program in PROGRAMS:
+        _add_program(tar, added, shutil.which(program) or "", f"bin/{program}")
+    _add_program(tar, added, shutil.which("dash") or "", "bin/sh")
+    for folder in ("tmp", "root", "work", "pfs"):
+        entry = tarfile.TarInfo(folder)
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o1777
+        tar.addfile(entry)
 
 
 def _add_bytes(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -1,5 +1,6 @@
 """Workers in containers of a real Docker engine, which the tests start and stop themselves."""
 
+import base64
 import contextlib
 import json
 import tempfile
@@ -20,7 +21,8 @@ from pachd.pps.executor import Executor
 from pachd.pps.limits import Limits
 from pachd.pps.sandbox import Failed, Killed, NotReady
 from pachd.proto import pfs_pb2, pps_pb2
-from tests.docker.engine import IMAGE, Engine, make_image, missing
+from tests.docker.engine import IMAGE, Engine, add_shell, make_image, missing
+from tests.docker.registry import Registry
 from tests.processes import Pachd, free_port, running
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "there is an engine")
@@ -371,6 +373,26 @@ def test_auto_falls_back_to_the_sandbox_and_says_so(loop: Loop) -> None:
     loop.create("unnamed", "plain", {"image": "", "cmd": ["cp", "/pfs/plain/x", "/pfs/out/x"]})
     assert loop.job("unnamed").state == pps_pb2.JOB_SUCCESS
     assert "image" not in loop.log("unnamed")
+
+
+def test_an_image_is_pulled_with_a_login(loop: Loop) -> None:
+    registry = Registry(lambda tar: add_shell(tar, set()))
+    try:
+        loop.put("p", {"/x": b"1"})
+        transform = {"image": registry.image, "cmd": ["sh", "-c", "echo ${OF_IMAGE:-none} >/pfs/out/x"]}
+        loop.create("stranger", "p", transform)
+        assert loop.job("stranger").state == pps_pb2.JOB_SUCCESS
+        assert loop.read("stranger", "/x") == b"none\n"
+        assert f"cannot pull the image {registry.image}" in loop.log("stranger")
+        login = base64.b64encode(registry.login.encode()).decode()
+        secret = {"metadata": {"name": "login"}, "type": "kubernetes.io/dockerconfigjson"}
+        document = json.dumps({**secret, "data": {".dockerconfigjson": login}}).encode()
+        loop.client.pps.CreateSecret(pps_pb2.CreateSecretRequest(file=document))
+        loop.create("friend", "p", {**transform, "imagePullSecrets": ["login"]})
+        assert loop.job("friend").state == pps_pb2.JOB_SUCCESS
+        assert loop.read("friend", "/x") == b"pulled\n", loop.log("friend")
+    finally:
+        registry.close()
 
 
 def test_killed_pachd_leaves_no_container_behind(engine: Engine, tmp_path: Path) -> None:
