@@ -131,7 +131,7 @@ class Container(Box):
         if limits.memory:
             more |= {"mem_limit": limits.memory, "memswap_limit": limits.memory}
         if limits.cpu:
-            more["nano_cpus"] = int(limits.cpu * 1e9)
+            more["nano_cpus"] = int(min(max(limits.cpu, 0.01), os.cpu_count() or 1) * 1e9)  # else the engine refuses it
         if limits.gpus:
             more["device_requests"] = [DeviceRequest(count=limits.gpus, capabilities=[["gpu"]])]
         host = client.create_host_config(

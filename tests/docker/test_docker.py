@@ -137,6 +137,12 @@ def test_out_of_memory(make: Callable[..., Container]) -> None:
     assert run(box, "exit 5")[0] == 5 and box.why(5) == "exit status 5"
 
 
+def test_limits_that_the_machine_does_not_have(make: Callable[..., Container]) -> None:
+    assert run(make(limits=Limits(cpu=1000.0, memory=1 << 40)), "echo runs") == (0, [b"runs"])
+    with pytest.raises(Failed, match="did not start the code: .*[Mm]inimum memory limit"):
+        run(make(limits=Limits(memory=1 << 20)), "echo runs")
+
+
 def test_no_engine_and_no_image(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     away = DockerEngine("test")
