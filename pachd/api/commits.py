@@ -8,7 +8,7 @@ from pachd.api.service import Call, read, write
 from pachd.api.strip import strip_branch
 from pachd.errors import NotFound, PachError
 from pachd.pfs import commits, commitsets, refs, transactions
-from pachd.pfs.diff import diff
+from pachd.pfs.diff import differs
 from pachd.pfs.read import View
 from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
@@ -217,4 +217,4 @@ def _picked(txn: Snapshot, request: Any) -> refs.CommitRow:
 def _changed(snapshot: Snapshot, new: refs.CommitRow, old: refs.CommitRow | None, path: str) -> bool:
     """Whether a path is not the same in a commit as in its parent."""
     before = None if old is None else View.of(snapshot, old)
-    return any(True for _ in diff(View.of(snapshot, new), before, path))
+    return differs(View.of(snapshot, new), before, path)

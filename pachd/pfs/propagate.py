@@ -151,7 +151,7 @@ def run(txn: Txn) -> None:
         touched = list(txn.state.pop("touched", ()))
         others = [row for pk in txn.state.pop("made", ()) for row in refs.commit_rows(txn, "c.pk=?", (pk,))]
         forced = txn.state.pop("forced", {})
-        for pk in touched:
+        for pk in forced:  # nothing else connects branches
             _validate(txn, pk)
         below, order = _downstream(txn, touched)
         made = [row for pk in order if (pk in forced or pk in below) and (row := _advance(txn, pk)) is not None]
@@ -163,8 +163,9 @@ def run(txn: Txn) -> None:
 def _validate(txn: Txn, pk: int) -> None:
     """Raise PachError if two branches of a repo are connected with a branch, whichever way the connections go."""
     found = txn.db.execute(
-        "WITH RECURSIVE linked (pk) AS (SELECT ? UNION SELECT CASE WHEN p.branch_pk = linked.pk THEN p.source_pk "
-        "ELSE p.branch_pk END FROM branch_provenance p JOIN linked ON linked.pk IN (p.branch_pk, p.source_pk)) "
+        "WITH RECURSIVE linked (pk) AS (SELECT ? "
+        "UNION SELECT p.source_pk FROM branch_provenance p JOIN linked ON p.branch_pk = linked.pk "
+        "UNION SELECT p.branch_pk FROM branch_provenance p JOIN linked ON p.source_pk = linked.pk) "
         "SELECT r.project, r.name, r.type FROM linked JOIN branches b ON b.pk = linked.pk "
         "JOIN repos r ON r.pk = b.repo_pk GROUP BY r.pk HAVING count(*) > 1 ORDER BY r.pk LIMIT 1",
         (pk,),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pachd.pfs import propagate, transactions
-from pachd.pps import jobs, pipelines
+from pachd.pps import jobs, labels, pipelines
 from pachd.proto import pps_pb2, transaction_pb2
 from pachd.store import Txn
 
+assert labels  # imported for what it connects
 
 def _create_pipeline(txn: Txn, request: pps_pb2.CreatePipelineRequest) -> transaction_pb2.TransactionResponse:
     pipelines.create(txn, request)

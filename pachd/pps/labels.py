@@ -1,0 +1,34 @@
+"""Metadata that users attach to pipelines. Importing this module has `pachd.pfs.metadata` know pipelines."""
+
+from __future__ import annotations
+
+from pachd.errors import PachError
+from pachd.pfs import metadata
+from pachd.pps import pipelines
+from pachd.proto import pps_pb2
+from pachd.store import Txn
+
+
+def _target(txn: Txn, picker: pps_pb2.PipelinePicker) -> metadata.Target:
+    """The current version of the pipeline that a picker names. Raises NotFound, or PachError if it names none."""
+    if not picker.HasField("name"):
+        raise PachError("pipeline picker cannot be nil")
+    pipeline = pps_pb2.Pipeline(name=picker.name.name)
+    pipeline.project.name = picker.name.project.name or "default"
+    row = pipelines.find(txn, pipeline)
+    info = pps_pb2.PipelineInfo.FromString(row["info"])
+
+    def save(new: dict[str, str]) -> None:
+        info.metadata.clear()
+        info.metadata.update(new)
+        txn.db.execute(
+            "UPDATE pps_versions SET info=? WHERE pipeline=? AND version=?",
+            (info.SerializeToString(), row["pk"], row["shown"]),
+        )
+
+    name = f"{pipeline.project.name}/{pipeline.name}"
+    return metadata.Target(f'pipeline "{name}"', dict(info.metadata), save)
+
+
+if _target not in metadata.pipelines:
+    metadata.pipelines.append(_target)
