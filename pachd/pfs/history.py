@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pachd.pfs import refs, steps
-from pachd.pfs.diff import diff
+from pachd.pfs.diff import differs
 from pachd.pfs.read import View
 from pachd.store.store import Snapshot
 
@@ -42,4 +42,4 @@ def search(txn: Snapshot, start: int, path: str) -> Iterator[Searched]:
 def _compare(txn: Snapshot, pk: int, parent_pk: int | None, path: str) -> bool:
     new = View.of(txn, refs.commit_row(txn, pk))
     old = None if parent_pk is None else View.of(txn, refs.commit_row(txn, parent_pk))
-    return any(True for _ in diff(new, old, path))
+    return differs(new, old, path)
