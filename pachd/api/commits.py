@@ -7,9 +7,7 @@ from pachd.api.keys import normal_commit, repo_key, required_commit
 from pachd.api.service import Call, read, write
 from pachd.api.strip import strip_branch
 from pachd.errors import NotFound, PachError
-from pachd.pfs import commits, commitsets, refs, transactions
-from pachd.pfs.diff import differs
-from pachd.pfs.read import View
+from pachd.pfs import commits, commitsets, history, refs, transactions
 from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
 
@@ -135,19 +133,19 @@ class Commits:
         """Search backwards for the commits that changed a path; the last answer says how far the search got."""
         row = refs.resolve_commit(snapshot, required_commit(request, "start"))
         searched = found = 0
-        current: refs.CommitRow | None = row
-        while current is not None:
-            row = current
-            if row.finished is None:
-                raise PachError(f"commit {row.key} not finished")
-            current = refs.parent(snapshot, row)
+        last_pk = row.pk
+        for last_pk, finished, changed in history.search(snapshot, row.pk, request.file_path):
+            if not finished:
+                raise PachError(f"commit {refs.commit_row(snapshot, last_pk).key} not finished")
             searched += 1
-            if _changed(snapshot, row, current, request.file_path):
+            if changed:
                 found += 1
-                response = pfs_pb2.FindCommitsResponse(commits_searched=searched - 1, found_commit=refs.commit_pb(row))
+                commit = refs.commit_pb(refs.commit_row(snapshot, last_pk))
+                response = pfs_pb2.FindCommitsResponse(commits_searched=searched - 1, found_commit=commit)
                 yield strip_branch(call, response)
                 if found == request.limit:
                     break
+        row = refs.commit_row(snapshot, last_pk)
         last = pfs_pb2.FindCommitsResponse(commits_searched=searched, last_searched_commit=refs.commit_pb(row))
         yield strip_branch(call, last)
 
@@ -212,9 +210,3 @@ def _picked(txn: Snapshot, request: Any) -> refs.CommitRow:
     if not request.HasField("commit"):
         raise PachError("pick commit tx: cannot pick nil commit")
     return refs.resolve_commit(txn, normal_commit(request.commit))
-
-
-def _changed(snapshot: Snapshot, new: refs.CommitRow, old: refs.CommitRow | None, path: str) -> bool:
-    """Whether a path is not the same in a commit as in its parent."""
-    before = None if old is None else View.of(snapshot, old)
-    return differs(View.of(snapshot, new), before, path)
