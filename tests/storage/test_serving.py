@@ -25,7 +25,7 @@ def squash_some(client: Client, repo: str, chance: random.Random) -> None:
         try:
             client.pfs.SquashCommitSet(target, timeout=60)
         except RpcError as refused:  # an AUTO commit of the same set, say
-            assert "cannot squash" in str(refused), refused
+            assert "cannot" in str(refused), refused
 
 
 def writer(server: Pachd, repo: str, seed: int, model: dict[str, bytes], stop: threading.Event) -> None:
