@@ -95,7 +95,7 @@ def test_code_that_takes_more_memory_than_it_may_is_killed(limited, script):
 
 def test_memory_of_several_processes_counts_together_but_what_they_share_once(limited):
     limited._limits = limited._limits._replace(cpu=0.0)
-    share = "import os, time; data = bytearray(120 << 20); [os.fork() for _ in range(3)]; time.sleep(1)"
+    share = "import os, time; data = b'x' * (120 << 20); [os.fork() for _ in range(3)]; time.sleep(1)"
     assert run(limited, f'python3 -c "{share}"')[0] == 0
     each = "data = bytearray(b'x') * (90 << 20); import time; time.sleep(20)"
     code, _ = run(limited, f'for i in 1 2 3; do python3 -c "{each}" & done; wait')
