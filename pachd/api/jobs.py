@@ -101,17 +101,15 @@ class Jobs:
         if not request.pipeline.name:
             raise PachError("pipeline must be specified")
         context = call.context
-        known: set[int] | None = None
+        after: int | None = None
         while True:
             version = context.version
 
-            def look(snapshot: Snapshot, known: set[int] | None = known) -> tuple[set[int], list[pps_pb2.JobInfo]]:
-                rows = list(jobs.of_pipeline(snapshot, request.pipeline))
-                new = [r for r in rows if (not jobs.terminal(r["state"]) if known is None else r["pk"] not in known)]
-                return {row["pk"] for row in rows}, [self._job_info(row, request.details) for row in new]
+            def look(snapshot: Snapshot, after: int | None = after) -> tuple[int, list[pps_pb2.JobInfo]]:
+                rows = jobs.of_pipeline(snapshot, request.pipeline, after)
+                return jobs.last_pk(snapshot), [self._job_info(row, request.details) for row in rows]
 
-            seen, found = await context.read(look)
-            known = seen | (known or set())
+            after, found = await context.read(look)
             for info in found:
                 await call.reply(info)
             await context.newer(version)

@@ -70,10 +70,20 @@ def terminal(state: int) -> bool:
     return state in TERMINAL
 
 
-def of_pipeline(txn: Snapshot, pipeline: pps_pb2.Pipeline) -> Iterator[sqlite3.Row]:
-    """All jobs of a pipeline, of every version, oldest first; none when there is no such pipeline."""
+def of_pipeline(txn: Snapshot, pipeline: pps_pb2.Pipeline, after: int | None) -> list[sqlite3.Row]:
+    """Jobs of a pipeline, of every version, oldest first: those with a key greater than ``after``.
+
+    With None those that have not ended.  None at all when there is no such pipeline.
+    """
     values = (pipeline.project.name or "default", pipeline.name)
-    yield from txn.db.execute(_SELECT + "WHERE p.project=? AND p.name=? ORDER BY j.pk", values)
+    which = "j.finished=0" if after is None else "j.pk > ?"
+    sql = _SELECT + f"WHERE p.project=? AND p.name=? AND {which} ORDER BY j.pk"
+    return txn.db.execute(sql, values if after is None else (*values, after)).fetchall()
+
+
+def last_pk(txn: Snapshot) -> int:
+    """The key of the newest job."""
+    return int(txn.db.execute("SELECT coalesce(max(pk), 0) FROM pps_jobs").fetchone()[0])
 
 
 def message(row: sqlite3.Row) -> pps_pb2.Job:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from pachd.store import system
 
 MAX_DATUM = 1 << 20  # bytes of output kept per try of a datum
 MAX_JOB = 256 << 20  # bytes kept per job
+MAX_ENDLESS = 32 << 20  # bytes of the log of code that runs for ever, before it begins anew
 _FLUSH = 64 << 10  # bytes
 
 
@@ -34,10 +36,14 @@ def remove_pipeline(data: str, pipeline: int) -> None:
 
 
 class JobLog:
-    """The log of a running job; its methods may be called by several workers at once."""
+    """The log of a running job; its methods may be called by several workers at once.
 
-    def __init__(self, where: Path) -> None:
+    One that is full ends, or, where the code runs for ever (``endless``), begins anew; the file before it is kept.
+    """
+
+    def __init__(self, where: Path, endless: bool = False) -> None:
         where.parent.mkdir(parents=True, exist_ok=True)
+        self._where, self._endless = where, endless
         self._file = open(where, "ab", buffering=_FLUSH)
         self._size = self._file.tell()
         self._lock = threading.Lock()
@@ -56,8 +62,12 @@ class JobLog:
         with self._lock:
             if self._full or self._file.closed:
                 return
-            if self._size + len(data) > MAX_JOB:
-                self._full = True
+            if self._size + len(data) > (MAX_ENDLESS if self._endless else MAX_JOB):
+                if self._endless:
+                    self._begin_anew()
+                else:
+                    self._full = True
+            if self._full:
                 data = (
                     json.dumps(
                         {
@@ -70,6 +80,12 @@ class JobLog:
                 )
             self._size += len(data)
             self._file.write(data)
+
+    def _begin_anew(self) -> None:
+        self._file.close()
+        os.replace(self._where, self._where.with_suffix(".old"))
+        self._file = open(self._where, "ab", buffering=_FLUSH)
+        self._size = 0
 
     def flush(self) -> None:
         """Let readers see what was written."""
@@ -123,6 +139,8 @@ def read(
     except FileNotFoundError:
         return
     with file:
+        if offset > os.fstat(file.fileno()).st_size:
+            offset = 0  # it has begun anew
         file.seek(offset)
         for data in file:
             if not data.endswith(b"\n"):

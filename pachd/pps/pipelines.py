@@ -195,8 +195,20 @@ def _update(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, old: sqlite3.Row)
     )
     _prepare_inputs(txn, stored)
     access.connect(txn, stored)
+    _change_kind(txn, stored, out, old)
     if not old["stopped"]:
         _provenance(txn, stored, out, True)
+
+
+def _change_kind(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, old: sqlite3.Row) -> None:
+    """A transform has a meta repo, a spout or a service has none that gets commits."""
+    meta = Repo(out.project, out.name, "meta")
+    transforms = stored.type == pps_pb2.PipelineInfo.PIPELINE_TYPE_TRANSFORM
+    if transforms and not _repo_exists(txn, meta):
+        repos.create_repo(txn, meta, f"Meta repo for pipeline {out.name}")
+    elif not transforms and _repo_exists(txn, meta):
+        before = pps_pb2.PipelineInfo.FromString(old["info"]).details.output_branch
+        branches.create_branch(txn, Branch(meta, before), provenance=[])
 
 
 def _prepare_inputs(txn: Txn, stored: pps_pb2.PipelineInfo) -> None:

@@ -88,7 +88,7 @@ class ServiceRun:
             raise PachError(f"services must have a single datum, the input of this one makes {len(found)}")
         if not info.details.transform.cmd:
             raise PachError("nothing to run: no transform.cmd")
-        job_log = logs.JobLog(logs.path(self.store.path, row["pipeline"], row["id"]))
+        job_log = logs.JobLog(logs.path(self.store.path, row["pipeline"], row["id"]), endless=True)
         thread = None
         try:
             if found:

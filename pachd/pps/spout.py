@@ -21,7 +21,7 @@ class Spout:
     def __init__(self, store: Store, pipeline: int, info: pps_pb2.PipelineInfo, work: Path, executor: Executor) -> None:
         self._store = store
         count = min(max(1, info.details.parallelism_spec.constant), MOST)
-        self._log = logs.JobLog(logs.path(store.path, pipeline, JOB))
+        self._log = logs.JobLog(logs.path(store.path, pipeline, JOB), endless=True)
         env = {"PPS_PIPELINE_NAME": info.pipeline.name, "PPS_PROJECT_NAME": info.pipeline.project.name}
         env["PPS_SPEC_COMMIT"] = info.spec_commit.id
         env |= credentials(store, info.pipeline)

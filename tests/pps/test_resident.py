@@ -2,6 +2,7 @@
 
 import socket
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.pps.helpers import (
     glob,
     inspect,
     job_list,
+    last_job,
     log_lines,
     names,
     new_repo,
@@ -22,7 +24,7 @@ from tests.pps.helpers import (
     read,
     wait_for,
 )
-from tests.processes import free_port
+from tests.processes import Pachd, free_port, running
 
 
 def get(port: int, path: str = "/") -> str:
@@ -140,3 +142,43 @@ def test_code_that_does_not_exist(client: Client, kind: str) -> None:
     wait_for(lambda: inspect(client, name).state == pps_pb2.PIPELINE_CRASHING, "CRASHING")
     assert "/no/such/thing" in inspect(client, name).reason
     delete(client, name)
+
+
+def test_a_pipeline_changes_its_kind(client: Client) -> None:
+    new_repo(client, "kind", {"/a": b"x"})
+    create(client, "chameleon", "cp /pfs/kind/a /pfs/out/", input=glob("kind"))
+    assert last_job(client, "chameleon").state == pps_pb2.JOB_SUCCESS
+    create(client, "chameleon", "echo y | pachctl put file chameleon@master:/b\nsleep 1000", update=True, spout={})
+    wait_for(lambda: "/b" in names(client, "chameleon"), "the spout's file")
+    put(client, "kind", {"/a": b"z"})
+    assert inspect(client, "chameleon").type == pps_pb2.PipelineInfo.PIPELINE_TYPE_SPOUT
+    create(client, "chameleon", "cp /pfs/kind/a /pfs/out/c", update=True, input=glob("kind"))
+    assert last_job(client, "chameleon").state == pps_pb2.JOB_SUCCESS
+    assert read(client, "chameleon", "/c") == b"z"
+    create(client, "born", "sleep 1000", spout={})
+    create(client, "born", "cp /pfs/kind/a /pfs/out/", update=True, input=glob("kind"))
+    assert last_job(client, "born").state == pps_pb2.JOB_SUCCESS
+    assert names(client, "born") == ["/a"]
+    delete(client, "chameleon")
+    delete(client, "born")
+
+
+def test_code_that_runs_for_ever_goes_on_after_a_kill(tmp_path: Path) -> None:
+    port = free_port()
+    with running(Pachd(tmp_path / "data")) as server:
+        with Client(server.address) as client:
+            new_repo(client, "pages", {"/index.html": b"still here"})
+            script = f"exec python3 -c '{SERVER.format(repo='pages', port=port)}'"
+            create(client, "web", script, service={"internal_port": port}, input=glob("pages", "/"))
+            beat = "while true; do date +%N | pachctl put file heart@master:/beat; sleep 0.3; done"
+            create(client, "heart", beat, spout={})
+            wait_for(lambda: get(port) == "still here", "the page")
+            wait_for(lambda: names(client, "heart"), "a beat")
+        server.kill()
+        wait_for(lambda: get(port) == "", "the service dies with its pachd")
+        server.start()
+        with Client(server.address) as client:
+            wait_for(lambda: get(port) == "still here", "the page again")
+            count = len(commit_infos(client, "heart"))
+            wait_for(lambda: len(commit_infos(client, "heart")) > count, "beats again")
+            assert [j.state for j in job_list(client, "web")] == [pps_pb2.JOB_RUNNING]
