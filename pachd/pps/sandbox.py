@@ -7,6 +7,7 @@ ends with the command, whatever it left running.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import select
@@ -67,6 +68,12 @@ def bwrap_path() -> str:
             "'bubblewrap' and restart the pipeline"
         )
     return found
+
+
+@functools.cache
+def _bwrap_version() -> tuple[int, ...]:
+    said = subprocess.run([bwrap_path(), "--version"], capture_output=True, text=True, timeout=30).stdout
+    return tuple(int(number) for number in re.findall(r"\d+", said))
 
 
 def _root_arguments(hidden: str, pfs: Path, tmp: Path) -> list[str]:
@@ -213,6 +220,8 @@ class Sandbox(Box):
             "--unshare-pid",
             *_root_arguments(os.path.realpath(hidden) if hidden else "", self.pfs, self.tmp),
         ]
+        if self._limits.memory and _bwrap_version() >= (0, 8):  # older ones cannot give a size
+            self._prefix += ["--size", str(self._limits.memory), "--tmpfs", "/dev/shm"]
         for source, target in mounts:
             self._prefix += ["--ro-bind", source, target]
 

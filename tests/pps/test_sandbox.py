@@ -102,6 +102,11 @@ def test_memory_of_several_processes_counts_together_but_what_they_share_once(li
     assert code and "out of memory" in limited.why(code)
 
 
+def test_files_in_memory_are_limited_too(limited):
+    code, lines = run(limited, "head -c 300M /dev/zero > /dev/shm/big")
+    assert code and b"No space left on device" in lines[-1]
+
+
 def test_cpu_time_is_limited_for_all_processes_together(limited):
     spin = "end = time.monotonic() + 3; exec('while time.monotonic() < end: pass')"
     busy = f"import time, os; {spin}; print(os.times()[0])"
