@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 INTERVAL = 60.0  # seconds between looks for something to collect
 _SHARE = 0.25  # of one core, while a collection runs
-_REST = 20  # times as long as a collection took, nothing is collected
+_REST = 20  # times as long as a collection took, nothing is collected; less where the interval is shorter, in seconds
 _ANYWAY = 60  # intervals after which any change is reason enough: overwritten contents are not counted
 
 
@@ -133,7 +133,7 @@ class Collector:
                 done = garbage(self._store, Pace(_SHARE, self._stop))
                 took = system.monotonic() - began
                 deleted, version, looks = gone, now, 0
-                wait = max(wait, min(took * _REST, 3600.0))
+                wait = max(wait, min(took * min(_REST, self._interval), 3600.0))
                 self.runs, self.last, self.seconds = self.runs + 1, done, self.seconds + took
                 if done:
                     log.info("collected %s in %.1f s", done, took)
