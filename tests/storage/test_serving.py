@@ -25,7 +25,8 @@ def squash_some(client: Client, repo: str, chance: random.Random) -> None:
         try:
             client.pfs.SquashCommitSet(target, timeout=60)
         except RpcError as refused:  # an AUTO commit of the same set, say
-            assert "cannot" in str(refused), refused
+            if "cannot" not in str(refused):
+                raise
 
 
 def writer(server: Pachd, repo: str, seed: int, model: dict[str, bytes], stop: threading.Event) -> None:
@@ -114,3 +115,41 @@ def test_nothing_needed_is_collected(tmp_path: Path) -> None:
         server.stop()
         checked = server.fsck()
         assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.timeout(300)
+def test_killed_while_it_collects(tmp_path: Path) -> None:
+    """kill -9 at random moments: what was acknowledged is there, fsck finds nothing, and packs that nobody names go."""
+    chance = helpers.chance()
+    server = Pachd(tmp_path / "data")
+    server.command += ["--gc-interval", "0.02"]
+    models: dict[str, dict[str, bytes]] = {"one": {}, "two": {}}
+    with running(server):
+        with Client(server.address, timeout=60) as client:
+            for repo in models:
+                client.pfs.CreateRepo(pfs_pb2.CreateRepoRequest(repo=helpers.repo_of(repo)))
+        for _ in range(5):
+            stop, failures = threading.Event(), list[BaseException]()
+            threads = [
+                trying(failures, writer, server, repo, chance.randrange(1 << 30), model, stop)
+                for repo, model in models.items()
+            ]
+            time.sleep(chance.uniform(0.5, 2.5))
+            server.kill()
+            stop.set()
+            for thread in threads:
+                thread.join(60)
+            refused = [e for e in failures if not isinstance(e, RpcError)]
+            assert not refused, refused
+            checked = server.fsck()
+            assert checked.returncode == 0, checked.stdout + checked.stderr
+            server.start()
+            with Client(server.address, timeout=60) as client:
+                for repo, model in models.items():
+                    there = (
+                        {path: helpers.get(client, repo, path) for path in helpers.paths(client, repo)} if model else {}
+                    )
+                    differing = [path for path in there.keys() | model.keys() if there.get(path) != model.get(path)]
+                    assert len(differing) <= 1, f"more than the write under way differs in {repo}: {differing}"
+                    model.update(there)
+        assert any(models.values())
