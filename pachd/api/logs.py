@@ -27,11 +27,12 @@ class Logs:
         if job is not None and request.pipeline.name and job.pipeline.name != request.pipeline.name:
             raise PachError("job is from the wrong pipeline")
         offsets: dict[str, int] = {}
+        over: set[str] = set()
         first = True
         context = call.context
         while True:
             version = context.version
-            lines, ended = await context.read(lambda s: _lines(s, request, job, offsets))
+            lines, ended = await context.read(lambda s: _lines(s, request, job, offsets, over))
             if first and request.tail > 0:
                 lines = lines[-request.tail :]
             for line in lines:
@@ -48,9 +49,16 @@ class Logs:
 
 
 def _lines(
-    snapshot: Snapshot, request: pps_pb2.GetLogsRequest, job: pps_pb2.Job | None, offsets: dict[str, int]
+    snapshot: Snapshot,
+    request: pps_pb2.GetLogsRequest,
+    job: pps_pb2.Job | None,
+    offsets: dict[str, int],
+    over: set[str],
 ) -> tuple[list[pps_pb2.LogMessage], bool]:
-    """The lines since the last look, and whether the job has ended."""
+    """The lines since the last look, and whether the job has ended.
+
+    ``offsets`` are those up to which logs were read, ``over`` the jobs whose logs were read to their end.
+    """
     rows: list[Any]
     if job is not None:
         rows = [jobs.find(snapshot, job)]
@@ -64,10 +72,14 @@ def _lines(
         since = system.now_ns() - request.since.ToNanoseconds()
     found = []
     for row in rows:
+        if row["id"] in over:
+            continue
         where = logs.path(snapshot.store.path, row["pipeline"], row["id"])
         for offset, value in logs.read(where, offsets.get(row["id"], 0), request.datum.id, request.data_filters, since):
             offsets[row["id"]] = offset
             found.append(_message(row, value))
+        if jobs.terminal(row["state"]):
+            over.add(row["id"])
     return found, all(jobs.terminal(row["state"]) for row in rows)
 
 

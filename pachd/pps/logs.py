@@ -20,6 +20,9 @@ MAX_ENDLESS = 32 << 20  # bytes of the log of code that runs for ever, before it
 _FLUSH = 64 << 10  # bytes
 
 
+_open: dict[Path, JobLog] = {}  # the logs that are written now
+
+
 def folder(data: str) -> Path:
     """Where all logs of a data folder are."""
     return Path(data) / "logs"
@@ -48,6 +51,7 @@ class JobLog:
         self._size = self._file.tell()
         self._lock = threading.Lock()
         self._full = False
+        _open[where] = self
 
     def write(self, text: str, datum: Datum | None, worker: str, user: bool = True) -> None:
         """Add one line, printed now by the user's code (``user``) or by the worker about it."""
@@ -94,6 +98,9 @@ class JobLog:
                 self._file.flush()
 
     def close(self) -> None:
+        """Write everything down and end."""
+        if _open.get(self._where) is self:
+            del _open[self._where]
         with self._lock:
             self._file.close()
 
@@ -134,6 +141,8 @@ def read(
     where: Path, offset: int = 0, datum: str = "", filters: Sequence[str] = (), since: int = 0
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Lines of a log from byte ``offset``: (offset after the line, the line).  An unfinished last line is left out."""
+    if (current := _open.get(where)) is not None:
+        current.flush()  # whoever follows a job sees its lines as they come
     try:
         file = open(where, "rb")
     except FileNotFoundError:

@@ -182,3 +182,14 @@ def test_code_that_runs_for_ever_goes_on_after_a_kill(tmp_path: Path) -> None:
             count = len(commit_infos(client, "heart"))
             wait_for(lambda: len(commit_infos(client, "heart")) > count, "beats again")
             assert [j.state for j in job_list(client, "web")] == [pps_pb2.JOB_RUNNING]
+
+
+def test_a_spout_with_a_port(client: Client) -> None:
+    inside, outside = free_port(), free_port()
+    script = f"exec python3 -c '{SERVER.format(repo='out', port=inside)}'"
+    service = {"internal_port": inside, "external_port": outside}
+    create(client, "well", "echo water > /pfs/out/index.html\n" + script, spout={"service": service})
+    wait_for(lambda: get(outside) == "water\n", "the page through the external port")
+    assert inspect(client, "well").details.spout.service.type == "NodePort"
+    delete(client, "well")
+    wait_for(lambda: get(outside) == "", "nothing listens after the delete")
