@@ -12,8 +12,9 @@ from typing import Any, TextIO
 
 import structlog
 
+from pachd.operations import LEVELS
+
 KEPT = 2000  # lines
-LEVELS = ("debug", "info", "warning", "error")
 _SECRET = ("token", "secret", "password", "authorization", "cookie", "private_key")
 _MASK = "***"
 

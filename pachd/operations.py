@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from pachd import logs
-
+LEVELS = ("debug", "info", "warning", "error")  # of logging
 DRAIN_SECONDS = 10.0
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -30,6 +29,8 @@ class Operations:
 
     def configure_logs(self, verbose: bool = False) -> None:
         """Begin to log."""
+        from pachd import logs
+
         logs.configure("info" if verbose else self.log_level, self.log_format == "json")
 
     def root_token(self) -> str:
@@ -103,7 +104,7 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--log-level",
-                type=click.Choice(logs.LEVELS),
+                type=click.Choice(LEVELS),
                 default="warning",
                 show_default=True,
                 help="What is logged; from info on, every call.",
