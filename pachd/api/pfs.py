@@ -63,7 +63,11 @@ class Projects:
     def ReposSummary(self, snapshot: Snapshot, request: pfs_pb2.ReposSummaryRequest, call: Call) -> Any:
         response = pfs_pb2.ReposSummaryResponse()
         for picker in request.projects:
+            if picker.WhichOneof("picker") is None:
+                raise PachError("project picker is of an unknown type: <nil>")
             infos = list(repos.list_repos(snapshot, type="user", projects=[picker.name]))
+            if not infos:
+                continue
             response.summaries.add(
                 project=pfs_pb2.Project(name=picker.name),
                 user_repo_count=len(infos),

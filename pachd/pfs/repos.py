@@ -23,8 +23,11 @@ def create_repo(txn: Txn, repo: Repo, description: str = "", update: bool = Fals
     try:
         found = refs.repo_row(txn, repo)
     except NotFound:
-        if repo.type != "user":
-            refs.repo_row(txn, repo._replace(type="user"))
+        if repo.type != "user" and not _exists(txn, repo._replace(type="user")):
+            raise NotFound(
+                "cannot create a system repo without a corresponding 'user' repo: "
+                f"repo (id=0, project={repo.project}, name={repo.name}, type=user) not found"
+            ) from None
         txn.db.execute(
             "INSERT INTO repos (project, name, type, description, created) VALUES (?,?,?,?,?)",
             (*repo, description, txn.now),
@@ -101,7 +104,10 @@ def delete_repo(txn: Txn, repo: Repo, force: bool = False) -> bool:
     own = [repo] if repo.type != "user" else [repo._replace(type=t) for t in TYPES]
     if not force:
         for each in own:
-            _refuse_downstream(txn, each, own)
+            try:
+                _refuse_downstream(txn, each, own)
+            except PachError as err:
+                raise err.wrapped("delete repo") from err
     for each in own:
         drop(txn, each)
     return True
@@ -110,7 +116,10 @@ def delete_repo(txn: Txn, repo: Repo, force: bool = False) -> bool:
 def delete_repos(
     txn: Txn, projects: Collection[str] | None, force: bool = False, may: Callable[[Repo], bool] = bool
 ) -> list[pfs_pb2.Repo]:
-    """Delete the user repos of some projects (None: of all) that are no pipeline's and that one may; returns which."""
+    """Delete the user repos of some projects (None: of all) that are no pipeline's and that one may; returns which.
+
+    Raises PachError, unless `force`, if a branch of another repo has one of them in its provenance.
+    """
     done = []
     rows = txn.db.execute("SELECT project, name FROM repos WHERE type='user' ORDER BY pk DESC").fetchall()
     for row in rows:
@@ -118,9 +127,17 @@ def delete_repos(
         if projects is not None and repo.project not in projects:
             continue
         if may(repo) and not _exists(txn, repo._replace(type="spec")):
-            delete_repo(txn, repo, force)
-            done.append(refs.repo_pb(repo))
-    return done
+            done.append(repo)
+    own = {repo._replace(type=t) for repo in done for t in TYPES}
+    if not force:
+        for each in sorted(own):
+            try:
+                _refuse_downstream(txn, each, own)
+            except PachError as err:
+                raise err.wrapped("delete repos") from err
+    for each in own:
+        drop(txn, each)
+    return [refs.repo_pb(repo) for repo in done]
 
 
 def _exists(txn: Snapshot, repo: Repo) -> bool:
@@ -139,11 +156,11 @@ def _refuse_downstream(txn: Snapshot, repo: Repo, own: Collection[Repo]) -> None
         try:
             triggers.refuse_connected(txn, Branch(repo, row["name"]))
         except PachError as err:
-            raise err.wrapped(f"delete repo: delete branch {repo}@{row['name']}") from err
+            raise err.wrapped(f"delete branch {repo}@{row['name']}") from err
         below = [b for b in branches.direct_subvenance(txn, row["pk"]) if b.repo not in own]
         if below:
             error = branches.in_provenance(Branch(repo, row["name"]), below)
-            raise PachError(f"delete repo: delete branch {repo}@{row['name']}: {error}")
+            raise PachError(f"delete branch {repo}@{row['name']}: {error}")
 
 
 def drop(txn: Txn, repo: Repo) -> None:

@@ -185,3 +185,22 @@ def test_a_dry_run_leaves_nothing_behind_and_finishing_makes_one_set(data: Store
     with data.read() as txn:
         assert {row.repo.name for row in refs.commit_rows(txn, "c.id=?", (answered,))} == {"in", "out"}
         assert answered == id and transactions.list_all(txn) == []
+
+
+def test_repos_that_depend_on_each_other_are_deleted_together(data: Store) -> None:
+    other = Repo("default", "other")
+    with writing(data) as txn:
+        repos.create_repo(txn, other)
+        branches.create_branch(txn, Branch(IN, "master"), provenance=[Branch(OUT, "master")])
+    with pytest.raises(PachError, match="delete repo: delete branch default/out@master"), writing(data) as txn:
+        repos.delete_repo(txn, OUT)
+    with pytest.raises(PachError, match="delete repos: delete branch default/out@master"), writing(data) as txn:
+        repos.delete_repos(txn, None, may=lambda repo: repo != IN)
+    with writing(data) as txn:
+        assert {repo.name for repo in repos.delete_repos(txn, None, may=lambda repo: repo != other)} == {"in", "out"}
+        assert [info.repo.name for info in repos.list_repos(txn)] == ["other"]
+
+
+def test_a_system_repo_needs_its_user_repo(data: Store) -> None:
+    with pytest.raises(NotFound, match="without a corresponding 'user' repo"), writing(data) as txn:
+        repos.create_repo(txn, Repo("default", "none", "meta"))
