@@ -192,7 +192,8 @@ def _serve(
             f"mount-server: {mount_dir} mounted, API on http://{shown}:{listener.getsockname()[1]}, pachd {address}",
             flush=True,
         )
-        stop.wait()
+        while not stop.wait(1.0):
+            pass  # a signal that another thread was given is seen when this one wakes
     finally:
         server.should_exit = True
         if http.is_alive():

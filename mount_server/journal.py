@@ -97,6 +97,7 @@ class Journal:
             ) from None
         self._lock = threading.RLock()
         self._sync_lock = threading.Lock()
+        self._writing = threading.Lock()  # SQLite would let a writer poll for its turn, and give up after 5 seconds
         self._file = directory / "journal.db"
         self._db = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -121,23 +122,18 @@ class Journal:
         self._closed = threading.Event()
         self._drop_orphans()
         self.sync()
-        with contextlib.suppress(MountError, sqlite3.OperationalError):  # a full disk: it stays in the log
-            self._move(self._db)
         self._syncing = threading.Thread(target=self._sync_loop, name="journal-sync", daemon=True)
         self._syncing.start()
 
     def close(self) -> None:
-        """Make everything durable and let go of the state directory."""
+        """Make everything durable and let go of the state directory. What the log holds stays there."""
         if self._closed.is_set():
             return
         self._closed.set()
         self._syncing.join()
         self.sync()
-        with contextlib.suppress(OSError, MountError, sqlite3.OperationalError):
-            self._rotate(0)
-            self._move(self._db)
         with self._lock:
-            self._log.close()
+            self._log.close()  # the next start moves what is in it
             self._db.close()
             os.close(self._wal_fd)
             os.close(self._lock_fd)
@@ -382,7 +378,10 @@ class Journal:
             batch = self._log.waiting[0]
             changes = [(m, path, s) for m, paths in batch.changes.items() for path, s in paths.items()]
             for at in range(0, len(changes), MOVED_AT_ONCE):
+                time.sleep(0.001)  # whoever waits to write has a turn
                 some = changes[at : at + MOVED_AT_ONCE]
+                if self._unsynced_log:  # what is closed meanwhile does not wait for all this
+                    self.sync()
                 with self._transaction(db):
                     db.executemany(
                         "INSERT OR REPLACE INTO staged VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -413,17 +412,16 @@ class Journal:
     def _transaction(self, db: sqlite3.Connection | None = None) -> Iterator[None]:
         db = db or self._db
         try:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                if db.in_transaction:  # a full disk has ended it already
-                    db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
+            with self._writing:
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield
+                    db.execute("COMMIT")
+                except BaseException:
+                    if db.in_transaction:  # a full disk may have ended it already
+                        db.execute("ROLLBACK")
+                    raise
         except sqlite3.OperationalError as e:
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
             if "full" in str(e) or "disk I/O" in str(e):
                 raise NoSpace("the disk with the mount server's state directory is full: nothing was noted") from e
             raise

@@ -136,11 +136,11 @@ def test_token(quiet_world: World) -> None:
 
 def test_temporary_mounts_go_when_nobody_uses_them(quiet_world: World, api: TestClient) -> None:
     mounts = quiet_world.mounts
-    mounts.idle_limit, mounts.most_temporary = 1e9, 2
     for name in ("one", "two", "kept", "three"):
         item = {"name": name, "repo": "images", "temporary": name != "kept"}
         assert put(api, "/_mount", {"mounts": [item]})[0] == 200
     reading = mounts.get("one").open("a.txt")
+    mounts.most_temporary = 2
     mounts._drop_idle()
     assert [mount.row.name for mount in mounts.all()] == ["kept", "three", "two"]
     assert reading.read(0, 10) == b"a\n", "who has a file open goes on reading"
