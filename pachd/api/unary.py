@@ -333,7 +333,7 @@ class Listener:
             self._calls.extend(connection.later)
             connection.later = []
             self._calls.extend(found)
-        except Broken:
+        except (Broken, IndexError, ValueError, struct.error):  # the latter: frames shorter than they say
             connection.gone = True
         if connection.gone:
             self._drop(fd)

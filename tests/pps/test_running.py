@@ -117,6 +117,20 @@ def test_a_failed_datum_runs_again_until_it_succeeds(client):
     assert counts(last_job(client, "until")) == (1, 3, 0, 0, 4)
 
 
+def test_batched_code_begun_anew(client):
+    new_repo(client, "rb", {"/x": b"1"})
+    code = BATCH.replace("data = open", "import time; print('begin', flush=True); time.sleep(3); data = open")
+    transform = {"cmd": ["python3", "-c", code], "stdin": [], "datumBatching": True}
+    create(client, "anew", "", {"pfs": {"repo": "rb", "name": "h", "glob": "/*"}}, transform=transform, datumTries=1)
+    job = working(client, "anew")
+    until(lambda: any(m.message == "begin" for m in client.pps.GetLogs(pps_pb2.GetLogsRequest(job=job.job))))
+    client.pps.RestartDatum(pps_pb2.RestartDatumRequest(job=job.job, data_filters=["/x"]))
+    job = last_job(client, "anew")
+    assert (job.state, counts(job)) == (pps_pb2.JOB_SUCCESS, (1, 0, 0, 0, 1))
+    text = [m.message for m in client.pps.GetLogs(pps_pb2.GetLogsRequest(job=job.job)) if m.user]
+    assert text.count("begin") == 2
+
+
 def test_a_datum_begun_anew(client):
     new_repo(client, "re", {"/x": b"1"})
     create(client, "again", "echo begin; test -e /pfs/re/x && sleep 3; touch /pfs/out/done", glob("re"), datumTries=1)

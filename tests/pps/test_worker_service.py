@@ -1,6 +1,7 @@
 """The small gRPC server of long-lived workers, asked by real clients and by something that is none."""
 
 import asyncio
+import random
 import socket
 import threading
 
@@ -119,6 +120,25 @@ def test_what_is_no_client_disturbs_nobody(service):
                             break
                     except ConnectionResetError:
                         break
+        with ask(service.port) as channel:
+            assert list(caller(channel)(worker_pb2.NextDatumRequest(), timeout=20).env) == ["ok"]
+
+
+def test_random_frames_disturb_nobody(service):
+    chance = random.Random(7)
+    with Serving(service, lambda n, error: ["ok"]) as _:
+        for _round in range(150):
+            data = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+            for _frame in range(chance.randrange(1, 8)):
+                payload = chance.randbytes(chance.choice([0, 1, 4, 5, 8, 30]))
+                kind, flags = chance.randrange(11), chance.choice([0, 1, 4, 5, 8, 13, 45])
+                stream = chance.choice([0, 1, 1, 3]).to_bytes(4, "big")
+                data += len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream + payload
+            with socket.create_connection(("127.0.0.1", service.port), timeout=10) as sock:
+                try:
+                    sock.sendall(data)
+                except ConnectionError:
+                    pass
         with ask(service.port) as channel:
             assert list(caller(channel)(worker_pb2.NextDatumRequest(), timeout=20).env) == ["ok"]
 
