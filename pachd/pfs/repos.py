@@ -11,6 +11,7 @@ from pachd.store import Snapshot, Txn
 from pachd.types import Branch, Repo
 
 TYPES = ("user", "meta", "spec")
+_PIPELINES = "cannot delete a repo associated with a pipeline - delete the pipeline instead"
 
 
 def create_repo(txn: Txn, repo: Repo, description: str = "", update: bool = False) -> None:
@@ -97,10 +98,7 @@ def delete_repo(txn: Txn, repo: Repo, force: bool = False) -> bool:
     except NotFound:
         return False
     if repo.type == "user" and _exists(txn, repo._replace(type="spec")):
-        raise PachError(
-            f'delete repo: error checking whether repo "{repo}" can be deleted: cannot delete a repo associated with '
-            "a pipeline - delete the pipeline instead"
-        )
+        raise PachError(f'delete repo: error checking whether repo "{repo}" can be deleted: {_PIPELINES}')
     own = [repo] if repo.type != "user" else [repo._replace(type=t) for t in TYPES]
     if not force:
         for each in own:
@@ -116,9 +114,9 @@ def delete_repo(txn: Txn, repo: Repo, force: bool = False) -> bool:
 def delete_repos(
     txn: Txn, projects: Collection[str] | None, force: bool = False, may: Callable[[Repo], bool] = bool
 ) -> list[pfs_pb2.Repo]:
-    """Delete the user repos of some projects (None: of all) that are no pipeline's and that one may; returns which.
+    """Delete the user repos of some projects (None: of all) that one may delete; returns which.
 
-    Raises PachError, unless `force`, if a branch of another repo has one of them in its provenance.
+    Raises PachError if one of them is a pipeline's or, unless `force`, in the provenance of another repo's branch.
     """
     done = []
     rows = txn.db.execute("SELECT project, name FROM repos WHERE type='user' ORDER BY pk DESC").fetchall()
@@ -126,8 +124,11 @@ def delete_repos(
         repo = Repo(row["project"], row["name"], "user")
         if projects is not None and repo.project not in projects:
             continue
-        if may(repo) and not _exists(txn, repo._replace(type="spec")):
-            done.append(repo)
+        if not may(repo):
+            continue
+        if _exists(txn, repo._replace(type="spec")):
+            raise PachError(f"delete repos: {_PIPELINES}")
+        done.append(repo)
     own = {repo._replace(type=t) for repo in done for t in TYPES}
     if not force:
         for each in sorted(own):
