@@ -9,6 +9,7 @@ from pachd.store import Txn
 
 assert labels  # imported for what it connects
 
+
 def _create_pipeline(txn: Txn, request: pps_pb2.CreatePipelineRequest) -> transaction_pb2.TransactionResponse:
     pipelines.create(txn, request)
     return transaction_pb2.TransactionResponse()
