@@ -11,7 +11,7 @@ from typing import Any
 
 from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, ConnectionInputs, ConnectionState, H2Connection, _decode_headers
-from h2.events import DataReceived, Event
+from h2.events import DataReceived, Event, TrailersReceived
 from h2.exceptions import FrameTooLargeError, ProtocolError, TooManyStreamsError
 from h2.stream import H2Stream, StreamInputs, StreamState
 from hpack.hpack import encode_integer
@@ -21,7 +21,9 @@ from hyperframe.frame import WindowUpdateFrame
 _DATA, _HEADERS, _CONTINUATION = 0, 1, 9
 _END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x4, 0x8, 0x20
 _HEAD = 9  # bytes before the body of a frame
+_CONNECTED = (ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN)
 _RECEIVING = (StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL)
+_FEW = 64  # streams that are not counted, and whose closed ones are not cleared away, for each new one
 _KEPT_BLOCKS = 256
 _KEPT_SIZE = 1024  # bytes of a header block that is worth remembering
 # Headers that differ from call to call: kept out of the compression table, where they would push out the others.
@@ -45,6 +47,11 @@ class Connection(H2Connection):
         self._ends = False  # it is the last of its stream
         self._decoded: dict[bytes, tuple[list[Any], list[Any]]] = {}
         self._encoded: dict[tuple[tuple[str, str], ...], bytes] = {}
+
+    def _input(self, input_: ConnectionInputs) -> None:
+        """Tell the connection's state of a frame of a stream; on an open connection it changes nothing."""
+        if self.state_machine.state not in _CONNECTED:
+            self.state_machine.process_input(input_)
 
     # -- receiving -------------------------------------------------------------------------------------------------
 
@@ -120,7 +127,7 @@ class Connection(H2Connection):
         machine = stream.state_machine
         if machine.state not in _RECEIVING or not machine.headers_received:
             return False
-        self.state_machine.process_input(ConnectionInputs.RECV_DATA)
+        self._input(ConnectionInputs.RECV_DATA)
         self._stream, self._left, self._ends = stream, length, bool(flags & _END_STREAM)
         if not length:
             self._data_piece(b"", events)
@@ -157,17 +164,27 @@ class Connection(H2Connection):
     def _receive_headers(self, stream_id: int, block: bytes, ended: bool, events: list[Event]) -> None:
         if stream_id not in self.streams:
             limit = self.local_settings.max_concurrent_streams
-            if self.open_inbound_streams >= limit:
+            if len(self.streams) >= min(limit, _FEW) and self.open_inbound_streams >= limit:
                 raise TooManyStreamsError(f"more than {limit} streams at once")
         raw, text = self._decode(block)
         self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
         stream = self._get_or_create_stream(stream_id, AllowedStreamIDs(not self.config.client_side))
-        _, found = stream.receive_headers(raw, ended, None)
+        if raw:
+            _, found = stream.receive_headers(raw, ended, None)
+        else:
+            found = stream.state_machine.process_input(StreamInputs.RECV_HEADERS)
+            if ended:
+                found = found + stream.state_machine.process_input(StreamInputs.RECV_END_STREAM)
+            elif isinstance(found[0], TrailersReceived):
+                raise ProtocolError("trailers end a stream")
         found[0].headers = text  # type: ignore[attr-defined]
         events += found
 
     def _decode(self, block: bytes) -> tuple[list[Any], list[Any]]:
-        """Return the headers as bytes, and as text. Equal blocks are equal headers while the table stays the same."""
+        """Return the headers as bytes if h2 has to look into them, and as text.
+
+        Equal blocks are equal headers while the table stays the same.
+        """
         known = self._decoded.get(block)
         if known is not None:
             return known
@@ -177,6 +194,8 @@ class Connection(H2Connection):
             text = [(name.decode("ascii"), value.decode("ascii")) for name, value in raw]
         except UnicodeDecodeError:
             raise ProtocolError("a header is not ASCII") from None
+        if not any(name == b"content-length" or (name == b":status" and value[:1] == b"1") for name, value in raw):
+            raw = []
         if not _same(_state(self.decoder.header_table), before):
             self._decoded.clear()
         elif len(block) <= _KEPT_SIZE:
@@ -184,6 +203,20 @@ class Connection(H2Connection):
                 self._decoded.clear()
             self._decoded[block] = (raw, text)
         return raw, text
+
+    def acknowledge_received_data(self, acknowledged_size: int, stream_id: int) -> None:
+        """Take note that bytes were read; the peer is told when half a window has come together."""
+        whole = self._inbound_flow_control_window_manager
+        stream = self.streams.get(stream_id)
+        parts = [whole] if stream is None else [whole, stream._inbound_window_manager]
+        if all(
+            part.current_window_size and part._bytes_processed + acknowledged_size < part.max_window_size // 2
+            for part in parts
+        ):
+            for part in parts:
+                part._bytes_processed += acknowledged_size
+        else:
+            super().acknowledge_received_data(acknowledged_size, stream_id)
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -194,7 +227,7 @@ class Connection(H2Connection):
         client = self.config.client_side
         if stream_id not in self.streams and client:
             limit = self.remote_settings.max_concurrent_streams
-            if self.open_outbound_streams >= limit:
+            if len(self.streams) >= min(limit, _FEW) and self.open_outbound_streams >= limit:
                 raise TooManyStreamsError(f"more than {limit} streams at once")
         self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
         machine = self._get_or_create_stream(stream_id, AllowedStreamIDs(client)).state_machine
@@ -245,7 +278,7 @@ class Connection(H2Connection):
         `data_to_send` had.
         """
         stream = self.streams[stream_id]
-        self.state_machine.process_input(ConnectionInputs.SEND_DATA)
+        self._input(ConnectionInputs.SEND_DATA)
         stream.state_machine.process_input(StreamInputs.SEND_DATA)
         if end:
             stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)

@@ -71,6 +71,7 @@ class _Corked:
             self.flush()
 
     def flush(self) -> None:
+        """Write what was held back."""
         parts, self._parts = self._parts, []
         self._size = 0
         if parts and not self._transport.is_closing():
@@ -112,13 +113,19 @@ def tune(protocol: H2Protocol) -> H2Protocol:
     return protocol
 
 
+def corked(stream: H2Stream) -> _Corked:
+    """Return the transport of a stream, for those who know that nothing more comes now: they may `flush` it."""
+    transport: Any = stream._transport
+    return transport  # type: ignore[no-any-return]
+
+
 async def send(stream: H2Stream, parts: Sequence[Buffer], end: bool = False) -> None:
     """Write already framed messages, given in pieces that are sent as they are; waits while the peer's window is full.
 
     :param end: nothing is sent after this.
     """
     h2: Any = stream._h2_connection
-    connection, transport = stream.connection, stream._transport
+    connection, transport = stream.connection, corked(stream)
     assert stream.id is not None
     left = sum(map(len, parts))
     while True:
@@ -142,6 +149,8 @@ async def send(stream: H2Stream, parts: Sequence[Buffer], end: bool = False) -> 
             transport.write(part)
         connection.data_send_process()
         if not left:
+            if end:
+                transport.flush()
             return
 
 

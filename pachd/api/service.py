@@ -174,6 +174,7 @@ class Call:
         stream = self._stream
         if stream._send_message_done and not stream._send_trailing_metadata_done:
             await stream._stream.send_headers(TRAILERS, end_stream=True)
+            wire.corked(stream._stream).flush()
             stream._send_trailing_metadata_done = True
 
     async def send_all(self, make: Callable[[Snapshot], Iterator[Message | bytes]]) -> None:
