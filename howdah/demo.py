@@ -92,7 +92,8 @@ def run(
         return 1
     except KeyboardInterrupt:
         if not report_written:
-            click.echo("Stopped.", err=True)
+            with contextlib.suppress(OSError):  # the terminal may be closed
+                click.echo("Stopped.", err=True)
             code = 130
     if data is None and not keep and layout is not None:
         remove(folder, layout.mount_dir)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 STOP_SECONDS = 20.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal is closed
 TAIL_LINES = 15
 
 
@@ -42,7 +44,7 @@ class Service:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command,
+                [*_end_with_us(), *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -112,10 +114,11 @@ class Services:
         return None
 
     def stop_on_signals(self, raising: bool = False) -> None:
-        """Let SIGINT and SIGTERM end `watch` and any start that is under way; `raising`: also what else is done."""
+        """Let SIGINT, SIGTERM and SIGHUP end `watch` and any start under way; `raising`: also what else is done."""
         self._raise = raising
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._told)
+        for number in _SIGNALS:
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as it is under nohup
+                signal.signal(number, self._told)
 
     def _told(self, number: int, frame: object) -> None:
         self.interrupted = self.interrupted or number == signal.SIGINT
@@ -127,11 +130,22 @@ class Services:
         return self
 
     def __exit__(self, *exc: Any) -> None:
+        before = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):  # an impatient second Ctrl-C must leave nothing behind
-                signal.signal(number, signal.SIG_IGN)
-        while self.running:
-            self.running.pop().stop()
+            for number in _SIGNALS:  # an impatient second Ctrl-C must leave nothing behind
+                before[number] = signal.signal(number, signal.SIG_IGN)
+        try:
+            while self.running:
+                self.running.pop().stop()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+def _end_with_us() -> list[str]:
+    """The beginning of a command that is told to stop when whoever started it is gone, even by kill -9."""
+    setpriv = shutil.which("setpriv")  # of util-linux
+    return [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
 
 
 def _path() -> str:

@@ -1,5 +1,6 @@
 """`howdah up`: all services on this machine, or on a cluster's pachd."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -218,5 +219,6 @@ def run(data: Path, no_label_studio: bool = False, as_json: bool = False, **opti
             click.echo(f"Error: {dead.name} ended with exit code {code}; stopping the others{dead.tail()}", err=True)
             return 1
         if not as_json:
-            click.echo("Stopping …")
+            with contextlib.suppress(OSError):  # the terminal may be closed
+                click.echo("Stopping …")
     return 130 if running.interrupted else 0

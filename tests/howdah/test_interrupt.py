@@ -37,10 +37,15 @@ class Terminal:
     def press_ctrl_c(self) -> None:
         os.write(self._terminal, b"\x03")
 
+    def hang_up(self) -> None:
+        """Close the terminal."""
+        os.close(self._terminal)
+        self._terminal = -1
+
     def end(self, seconds: float = STOP_SECONDS) -> int:
         """Its exit code."""
         self._read(lambda: False, seconds)
-        until = time.monotonic() + 5
+        until = time.monotonic() + (5 if self._terminal >= 0 else seconds)
         while (found := os.waitpid(self.pid, os.WNOHANG))[0] == 0 and time.monotonic() < until:
             time.sleep(0.02)
         assert found[0] == self.pid, f"it still runs after {seconds} s: {self.seen.decode()}"
@@ -52,11 +57,12 @@ class Terminal:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
-        os.close(self._terminal)
+        if self._terminal >= 0:
+            os.close(self._terminal)
 
     def _read(self, enough: Callable[[], bool], seconds: float) -> None:
         until = time.monotonic() + seconds
-        while not enough() and (left := until - time.monotonic()) > 0:
+        while self._terminal >= 0 and not enough() and (left := until - time.monotonic()) > 0:
             if select.select([self._terminal], [], [], left)[0]:
                 try:
                     data = os.read(self._terminal, 4096)
@@ -95,6 +101,28 @@ def test_up(tmp_path: Path, moment: str) -> None:
             terminal.press_ctrl_c()
             time.sleep(0.1)
         assert terminal.end() == 130
+        assert_nothing_left(tmp_path)
+    finally:
+        terminal.close()
+
+
+@pytest.mark.parametrize("how", ["closed terminal", "kill -9"])
+def test_up_without_a_goodbye(tmp_path: Path, how: str) -> None:
+    ports = ["--pachd-port", str(free_port()), "--mount-port", str(free_port())]
+    terminal = Terminal("up", "--data", str(tmp_path / "data"), "--no-label-studio", *ports)
+    try:
+        terminal.wait_for("Everything runs")
+        if how == "kill -9":
+            os.kill(terminal.pid, signal.SIGKILL)
+        else:
+            terminal.hang_up()
+        terminal.end()
+        until = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < until:
+            with contextlib.suppress(AssertionError):
+                assert_nothing_left(tmp_path)
+                break
+            time.sleep(0.1)
         assert_nothing_left(tmp_path)
     finally:
         terminal.close()
