@@ -10,7 +10,7 @@ from pathlib import Path
 from google.protobuf.wrappers_pb2 import BytesValue
 
 from benchmarks.result import Row, median, row, seconds
-from benchmarks.servers import pachd
+from benchmarks.servers import pachd, peak_memory
 from pachd.client import Client
 from pachd.proto import pfs_pb2
 
@@ -21,6 +21,11 @@ LABEL = b'{"annotations":[{"result":[{"value":{"choices":["7"]}}]}],"data":{"ima
 def content(n: int, size: int = 1200) -> bytes:
     """The nth file: no two are equal."""
     return (LABEL % n).ljust(size, b" ")
+
+
+def block(n: int) -> bytes:
+    """The nth megabyte of a large file."""
+    return (b"%08d" % n) * (1 << 17)
 
 
 def path(n: int) -> str:
@@ -219,4 +224,20 @@ def run(folder: Path, quick: bool = False) -> list[Row]:
         numbers = [(n * 7919) % middle for n in range(100, 300)]
         taken = median([seconds(lambda n=n: get(n)) for n in numbers if n != 7])  # type: ignore[misc]
         rows.append(row("GetFile of one small file", taken, "s", 0.003))
+    with pachd(folder / "data") as client:  # anew, as taking in a million files leaves its own traces in memory
+        repo = f"tree-{large}"
+        walk = pfs_pb2.WalkFileRequest(file=file_of(repo, "/"))
+        count, first, taken = drain(client.pfs.WalkFile(walk))
+        assert count >= large, f"walk gave {count} entries"
+        rows.append(
+            row(f"walk of {large} files, pachd just started", count / taken, "entries/s", 80_000, at_least=True)
+        )
+        rows.append(row(f"walk of {large} files: first entry", first, "s", 0.05))
+        rows.append(row("… memory of pachd meanwhile", peak_memory(folder / "data"), "MB", 300))
+    with pachd(folder / "data") as client:
+        megabytes = 5120 // shrink
+        create_repo(client, "big")
+        client.pfs.ModifyFile(stream("big", (("/big", block(n)) for n in range(megabytes))))
+        name = f"memory of pachd while it takes in one file of {megabytes} MB"
+        rows.append(row(name, peak_memory(folder / "data"), "MB", 300))
     return rows

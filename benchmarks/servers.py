@@ -53,3 +53,12 @@ def pachd(data: Path) -> Iterator[Client]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(30)
+
+
+def peak_memory(data: Path, reset: bool = False) -> float:
+    """The most memory that the pachd on `data` has had at once, in MB; `reset`: from now on."""
+    pid = int((data / "lock").read_text())
+    if reset:
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+    status = Path(f"/proc/{pid}/status").read_text()
+    return float(status.split("VmHWM:")[1].split()[0]) / 1024
