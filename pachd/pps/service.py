@@ -12,6 +12,7 @@ from pachd.pfs import read, writing
 from pachd.pps import datums, jobs, logs, plan, staging
 from pachd.pps.datums import Datum
 from pachd.pps.executor import Executor
+from pachd.pps.lazy import Pipes
 from pachd.pps.resident import Resident, credentials
 from pachd.pps.sandbox import Box
 from pachd.proto import pfs_pb2, pps_pb2
@@ -120,14 +121,17 @@ class ServiceRun:
         def prepare(box: Box) -> None:
             with self.store.read() as snapshot:
                 rows = {(r.repo, r.id): r for r in jobs.input_commits(snapshot, info, self.job.id).values()}
-                staging.stage(
+                pipes[0].close()
+                staged = staging.stage(
                     box.pfs,
                     datum,
                     staging.env_file(own),
                     snapshot,
                     lambda commit: read.View.of(snapshot, rows[commit]).tree,
                 )
+                pipes[0] = Pipes(self.store, staged.pipes)
 
+        pipes = [Pipes(self.store, [])]  # of lazy inputs
         root = self._work / f"service-{self.pk}"
         return Resident(
             self.store,
