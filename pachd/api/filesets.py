@@ -103,7 +103,10 @@ class Fileset(Service):
             elif kind == "delete_file":
                 modification.delete(request.delete_file.path)
             elif kind == "copy_file":
-                raise PachError("copying from another file set is not available in this pachd: compose them instead")
+                copy = request.copy_file
+                with call.context.store.read() as snapshot:
+                    tree = temporary.view(snapshot, copy.fileset_id).tree
+                    modification.copy_tree(tree, copy.src, copy.dst or copy.src)
 
     @read
     def ReadFileset(self, snapshot: Snapshot, request: storage_pb2.ReadFilesetRequest, call: Call) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from pachd.api.service import Call
 from pachd.api.sources import fetch
 from pachd.api.threads import in_own_thread
 from pachd.errors import PachError
-from pachd.pfs import refs
+from pachd.pfs import refs, temporary
 from pachd.pfs.modify import Modification
 from pachd.proto import pfs_pb2
 
@@ -135,5 +135,10 @@ class Ingest:
 
     def _copy(self, copy: pfs_pb2.CopyFile) -> None:
         with self._call.context.store.read() as snapshot:
-            row = refs.resolve_commit(snapshot, normal_commit(copy.src.commit))
+            source = normal_commit(copy.src.commit)
+            if source.repo.name == temporary.REPO:
+                tree = temporary.view(snapshot, source.id).tree
+                self.modification.copy_tree(tree, copy.src.path, copy.dst, copy.append, copy.datum, copy.src.datum)
+                return
+            row = refs.resolve_commit(snapshot, source)
         self.modification.copy(row, copy.src.path, copy.dst, copy.append, copy.datum, copy.src.datum)

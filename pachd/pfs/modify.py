@@ -11,7 +11,7 @@ from pachd.pfs import changes, commits, filesets, paths, refs
 from pachd.proto import pfs_pb2
 from pachd.store.contents import BLOCK, NO_CONTENT, BlockHasher, ContentWriter, containers_of, shared
 from pachd.store.store import Snapshot, Store, Txn
-from pachd.store.tree import path_of, tag_of
+from pachd.store.tree import Tree, path_of, tag_of
 
 DEFAULT_DATUM = "default"
 _OPS_PER_ROW = 20_000
@@ -97,11 +97,16 @@ class Modification:
         src_datum: str = "",
     ) -> None:
         """`copy` as a given transaction sees the source."""
+        self.copy_tree(filesets.tree_of(txn, src_row), src, dst, append, datum, src_datum)
+
+    def copy_tree(
+        self, tree: Tree, src: str, dst: str, append: bool = False, datum: str = "", src_datum: str = ""
+    ) -> None:
+        """`copy` from a tree, which the caller's transaction keeps."""
         source, target = paths.clean(src), paths.clean(dst)
         paths.validate(target)
         tag = "" if datum == DEFAULT_DATUM else datum
         only = "" if src_datum == DEFAULT_DATUM else src_datum
-        tree = filesets.tree_of(txn, src_row)
         below = paths.as_dir(source)
         for low, high in ((source, source + "\1"), (below, paths.after(below))):
             for entry in tree.scan(low, high):
