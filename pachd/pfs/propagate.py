@@ -25,11 +25,15 @@ def writing(store: Store) -> Iterator[Txn]:
     """`with writing(store) as txn:` — a writing transaction that propagates before it commits."""
     with store.write() as txn:
         yield txn
+        _settle(txn)
+
+
+def _settle(txn: Txn) -> None:
+    run(txn)
+    while todo := txn.state.get("afterwards"):
+        txn.state.pop("commit set", None)
+        todo.pop(0)(txn)
         run(txn)
-        while todo := txn.state.get("afterwards"):
-            txn.state.pop("commit set", None)
-            todo.pop(0)(txn)
-            run(txn)
 
 
 def afterwards(txn: Txn, fn: Callable[[Txn], None]) -> None:
@@ -57,7 +61,7 @@ def writing_together(store: Store, steps: Sequence[Callable[[Txn], Any]]) -> lis
             try:
                 with txn.savepoint():
                     result = step(txn)
-                    run(txn)
+                    _settle(txn)
             except Exception as error:
                 if not txn.db.in_transaction:  # the disk failed: what the others wrote is gone too
                     raise

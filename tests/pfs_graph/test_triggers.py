@@ -6,11 +6,11 @@ import time
 import pytest
 
 from pachd.errors import NotFound, PachError
-from pachd.pfs import branches, commits, refs, repos, schedule, writing
+from pachd.pfs import branches, commits, refs, repos, schedule, writing, writing_together
 from pachd.pfs.clock import Clock
 from pachd.pfs.modify import Modification, modify_file
 from pachd.proto import pfs_pb2
-from pachd.store import Store, system
+from pachd.store import Store, Txn, system
 from pachd.types import Branch, Commit, Repo
 
 DATA = Repo("default", "data")
@@ -91,6 +91,24 @@ def test_chains_go_on_in_the_same_transaction_and_make_downstream_commits(data: 
     with data.read() as txn:
         made = commits.commit_info(txn, refs.resolve_commit(txn, (out.repo, "master")))
     assert [c.id for c in made.direct_provenance] == [two]
+
+
+def test_triggers_fire_when_writes_share_a_transaction(data: Store) -> None:
+    branch = follow(data, "master", commits=1)
+    with writing(data) as txn:
+        commits.start_commit(txn, STAGED)
+
+    def finish(txn: Txn) -> str:
+        row = refs.resolve_commit(txn, (DATA, "staged"))
+        commits.finish_commit(txn, row.key)
+        return row.id
+
+    def fails(txn: Txn) -> None:
+        repos.create_repo(txn, DATA)
+
+    results = writing_together(data, [fails, finish, lambda txn: repos.create_repo(txn, Repo("default", "more"))])
+    assert isinstance(results[0], PachError) and results[2] is None
+    assert head(data, branch) == results[1]
 
 
 def test_rate_limit(data: Store, monkeypatch: pytest.MonkeyPatch) -> None:
