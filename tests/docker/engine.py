@@ -26,14 +26,6 @@ PROGRAMS = ("dash", "cat", "env", "id", "ln", "ls", "mkdir", "pwd", "rm", "seq",
 _LEFT_OUT = {"__pycache__", "ensurepip", "idlelib", "lib2to3", "site-packages", "test", "tests", "tkinter"}
 
 
-def missing() -> str:
-    """Why no engine can be started here, "" when one can."""
-    if os.geteuid() != 0:
-        return "a Docker engine is started by root only"
-    found = shutil.which("dockerd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    return "" if found else "dockerd is not installed (the package docker.io)"
-
-
 class Bridge:
     """A network bridge of one engine's own: else it would use, or remove, that of the machine's Docker."""
 
@@ -48,6 +40,21 @@ class Bridge:
         with socket.socket() as control, contextlib.suppress(OSError):
             fcntl.ioctl(control, _SET_FLAGS, struct.pack("16sh14x", self.name.encode(), 0))  # down
             fcntl.ioctl(control, _REMOVE_BRIDGE, self.name.encode() + b"\0")
+
+
+def missing() -> str:
+    """Why no engine can be started here, "" when one can."""
+    if os.geteuid() != 0:
+        return "a Docker engine is started by root only"
+    if not shutil.which("dockerd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"):
+        return "dockerd is not installed (the package docker.io)"
+    bridge = Bridge()
+    try:
+        bridge.add()
+    except OSError as error:
+        return f"no network bridge can be made for a Docker engine (inside of a container?): {error.strerror}"
+    bridge.remove()
+    return ""
 
 
 class Engine:

@@ -25,7 +25,8 @@ from tests.docker.engine import IMAGE, Engine, add_shell, make_image, missing
 from tests.docker.registry import Registry
 from tests.processes import Pachd, free_port, running
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "there is an engine")
+_MISSING = missing()
+pytestmark = pytest.mark.skipif(bool(_MISSING), reason=_MISSING or "there is an engine")
 
 
 @pytest.fixture(scope="module")
