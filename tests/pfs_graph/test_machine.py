@@ -1,6 +1,6 @@
 """Repos, branches, commits and files in random order, held against a model: see `tests.pfs_graph.model`.
 
-`HOWDAH_MACHINE_SECONDS` sets for how long (30).
+`HOWDAH_MACHINE_SECONDS` sets for how long (60).
 """
 
 import copy
@@ -28,7 +28,7 @@ from pachd.types import Branch, Repo
 from tests.pfs_graph import model as m
 from tests.pfs_graph.conftest import open_store
 
-SECONDS = float(os.environ.get("HOWDAH_MACHINE_SECONDS", "30"))
+SECONDS = float(os.environ.get("HOWDAH_MACHINE_SECONDS", "60"))
 REPOS, BRANCHES = ("a", "b", "c"), ("master", "dev")
 PATHS = ("/a", "/b", "/d/a", "/d/b", "/d/e/f", "/d", "/long/way/down", "/d-", "/d0")
 STATES = {pfs_pb2.STARTED: m.OPEN, pfs_pb2.FINISHING: m.FINISHING, pfs_pb2.FINISHED: m.FINISHED}
