@@ -85,9 +85,7 @@ def _refuse_dependents(txn: Snapshot, id: str, members: list[refs.CommitRow]) ->
     others = {below.id: None for row in members for below in _subvenant(txn, row) if below.id != id}
     if others:
         names = " ".join(f'id:"{other}"' for other in others)
-        raise PachError(
-            f'commit set "id:\\"{id}\\"" cannot be dropped because it has subvenant commit sets: [{names}]'
-        )
+        raise PachError(f'commit set "id:\\"{id}\\"" cannot be dropped because it has subvenant commit sets: [{names}]')
 
 
 def _refuse_updates(members: list[refs.CommitRow]) -> None:
