@@ -52,5 +52,3 @@ class Pipes:
             pass
         finally:
             os.close(fd)
-
-

@@ -263,9 +263,7 @@ class Run:
         """Copy the output of a job whose datums all succeeded to where the spec says."""
         with writing(self.store) as txn:
             self._check(txn)
-            if txn.db.execute(
-                "SELECT 1 FROM pps_datums WHERE job=? AND state=?", (self.pk, meta.FAILED)
-            ).fetchone():
+            if txn.db.execute("SELECT 1 FROM pps_datums WHERE job=? AND state=?", (self.pk, meta.FAILED)).fetchone():
                 return
             txn.db.execute("UPDATE pps_jobs SET state=? WHERE pk=?", (jobs.EGRESSING, self.pk))
         url = egress.url_of(info.details.egress)

@@ -62,9 +62,7 @@ def pipeline(name):
 def last_job(client, name, timeout=60):
     """The newest job, when it has ended."""
     newest = next(iter(client.pps.ListJob(pps_pb2.ListJobRequest(pipeline=pipeline(name)))))
-    return client.pps.InspectJob(
-        pps_pb2.InspectJobRequest(job=newest.job, wait=True, details=True), timeout=timeout
-    )
+    return client.pps.InspectJob(pps_pb2.InspectJobRequest(job=newest.job, wait=True, details=True), timeout=timeout)
 
 
 def read(client, name, path):
@@ -142,7 +140,7 @@ def test_retries_err_cmd_accepted_codes_and_missing_programs(client):
 
 def test_a_job_that_takes_too_much_memory_says_so(client):
     new_repo(client, "hungry", {"/small": b"1", "/big": b"300"})
-    script = 'python3 -c "x = bytearray(b\'x\') * ($(cat /pfs/hungry/*) << 20); import time; time.sleep(5)" || exit $?'
+    script = "python3 -c \"x = bytearray(b'x') * ($(cat /pfs/hungry/*) << 20); import time; time.sleep(5)\" || exit $?"
     create(client, "eats", f"grep -q 300 /pfs/hungry/* || exit 0\n{script}", glob("hungry"), datumTries=1,
            resourceLimits={"memory": "150Mi", "cpu": 1})  # fmt: skip
     job = last_job(client, "eats")
@@ -160,7 +158,10 @@ def test_logs_of_a_datum(client):
     job = last_job(client, "talk")
     lines = list(client.pps.GetLogs(pps_pb2.GetLogsRequest(job=job.job)))
     assert sorted(line.message for line in lines if line.user) == [
-        "err", "err", "hello /pfs/d/x", "hello /pfs/d/y",
+        "err",
+        "err",
+        "hello /pfs/d/x",
+        "hello /pfs/d/y",
     ]
     one = lines[0].datum_id
     of_one = client.pps.GetLogs(pps_pb2.GetLogsRequest(job=job.job, datum=pps_pb2.Datum(job=job.job, id=one)))
