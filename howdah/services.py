@@ -138,8 +138,11 @@ class Services:
             while self.running:
                 self.running.pop().stop()
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            # Once told to stop, this process is about to end, and Python gives handlers back to the system before it
+            # does: a signal in that moment would still change the exit code. Ignored ones stay ignored.
+            if not self.stopping.is_set():
+                for number, handler in before.items():
+                    signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 def _end_with_us() -> list[str]:
