@@ -62,6 +62,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pachd, i
             list(client.pfs.ListRepo(pfs_pb2.ListRepoRequest()))
         with Client(server.address, timeout=30) as stranger, pytest.raises(RpcError):
             list(stranger.pfs.ListRepo(pfs_pb2.ListRepoRequest()))
+        lines_with(server, '"event": "call"', 5)  # counted, too
         yield server, port
 
 
