@@ -68,12 +68,12 @@ def main() -> int:
         started = time.monotonic()
         try:
             rows += run_part(part, options.quick)
+            options.json.write_text(json.dumps(rows, indent=1) + "\n")  # what a later part's end cannot lose
             console.print(f"{part}: {time.monotonic() - started:.0f} s")
         except Exception:
             failed.append(part)
             traceback.print_exc()
     show(rows, console)
-    options.json.write_text(json.dumps(rows, indent=1) + "\n")
     console.print(f"written to {options.json}")
     for part in failed:
         console.print(f"[red]{part} failed: its rows are missing[/]")

@@ -4,11 +4,13 @@ It runs on fusepy with libfuse 2, or on its twin mfusepy where there is libfuse 
 `fuse_session` has the reasons.
 """
 
+import ctypes
 import errno
 import functools
 import inspect
 import logging
 import os
+import signal
 import stat
 import subprocess
 import threading
@@ -319,8 +321,15 @@ class FuseMount:
         except Exception as e:
             self.error = e
         finally:
+            _ignore_broken_pipes()
             if not self._stopping and self._on_end is not None:
                 self._on_end()
+
+
+def _ignore_broken_pipes() -> None:
+    """Have SIGPIPE ignored again, as Python starts: libfuse resets it when it ends, and the next answer to a client
+    that has gone away would end the process. Python's own call works in the main thread only."""
+    ctypes.CDLL(None).signal(int(signal.SIGPIPE), ctypes.c_void_p(int(signal.SIG_IGN)))
 
 
 def is_mounted(path: Path) -> bool:

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -313,3 +315,9 @@ def test_many_writers_at_once(world: World, labels: Path) -> None:
     assert made["files_added"] == 1200
     files = world.source.files("labels")
     assert all(files[f"{n}-{i}"] == str(n).encode() * i for n in range(6) for i in range(200))
+
+
+def test_the_process_outlives_broken_pipes_after_unmounting(world: World) -> None:
+    world.stop()  # libfuse sets SIGPIPE to its default, which ends a process
+    ignored = re.search(r"^SigIgn:\s+(\w+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert ignored and int(ignored[1], 16) >> (signal.SIGPIPE - 1) & 1

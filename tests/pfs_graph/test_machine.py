@@ -260,9 +260,15 @@ class Machine(RuleBasedStateMachine):
         new, old = self.model.commits[one].files, self.model.commits[two].files
 
         def content(files: m.Files, name: str) -> Any:
-            if name.endswith("/"):
-                return {p: t for p, t in files.items() if p.startswith(name)} or None
-            return files.get(name)
+            """What a hash stands for: a directory's is made of its children's in order, without their names."""
+            if not name.endswith("/"):
+                return files.get(name)
+            inside: dict[str, Any] = {}
+            for path in sorted(p for p in files if p.startswith(name)):
+                first, deeper, _ = path[len(name) :].partition("/")
+                child = name + first + deeper
+                inside[child] = content(files, child)
+            return list(inside.values()) or None
 
         names = sorted({"/", *m.listing(new), *m.listing(old)})
         expected = [name for name in names if content(new, name) != content(old, name)]
