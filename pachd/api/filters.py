@@ -27,9 +27,13 @@ class Filter:
 
     The expressions that pachctl makes of `--state` are answered at once.  Any other one is evaluated by the jq library
     in a process of its own, where an endless or greedy expression hurts nobody.
+
+    Raises PachError: the expression cannot be one.
     """
 
     def __init__(self, expression: str) -> None:
+        if "\0" in expression:
+            raise PachError("the jq filter has a NUL character in it")
         self._expression = expression.strip()
         self._states = set(_STATE.findall(expression)) if _SIMPLE.fullmatch(expression) else None
         self._process: subprocess.Popen[bytes] | None = None

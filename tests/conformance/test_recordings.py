@@ -33,6 +33,7 @@ DIFFERENT: dict[str, dict[int, set[str]]] = {
         29: {"pps_v2.API/ListJobSet"},
         31: {"pps_v2.API/InspectPipeline"},
         32: {"pps_v2.API/ListPipeline"},
+        41: {"pfs_v2.API/ModifyFile"},
     },
     "put_file": {37: {"pfs_v2.API/InspectRepo"}, 39: {"pfs_v2.API/InspectRepo"}},
     "rpc_filesets": {1: {"pfs_v2.API/ShardFileSet"}},
