@@ -13,14 +13,13 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import obstore
-from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
 from pachd.errors import PachError
 from pachd.pfs import web
+from pachd.store.objects import Telling
 
 CHUNK = 4 << 20  # bytes
-_DEBUG = "\n\nDebug source"  # what obstore adds to its sentences
 _RETRY: Any = {"max_retries": 3, "retry_timeout": timedelta(seconds=60)}
 _PART = 8 << 20  # bytes; S3 takes no smaller parts than 5 MiB
 
@@ -36,13 +35,13 @@ class Bucket:
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the names of the objects that begin with a prefix, sorted. Raises PachError."""
         directory = prefix if prefix.endswith("/") or not prefix else prefix.rpartition("/")[0]
-        with _errors(f"error listing {self.url}"):
+        with Telling(f"error listing {self.url}", PachError):
             found = [each["path"] for page in obstore.list(self.store, directory or None) for each in page]
         yield from sorted(name for name in found if name.startswith(prefix))
 
     def read(self, key: str) -> Iterator[bytes]:
         """Yield the content of an object, an empty piece first. Raises PachError."""
-        with _errors(f"error reading {key!r} of {self.url}"):
+        with Telling(f"error reading {key!r} of {self.url}", PachError):
             result = obstore.get(self.store, key)
             yield b""
             for piece in result.stream(CHUNK):
@@ -58,7 +57,7 @@ class Bucket:
                 size += len(piece)
                 yield piece
 
-        with _errors(f"error writing {key!r} to {self.url}"):
+        with Telling(f"error writing {key!r} to {self.url}", PachError):
             iterator = counted()
             first = b""
             for piece in iterator:
@@ -91,7 +90,7 @@ def open_bucket(url: str) -> Bucket:
         raise PachError(f"error parsing url {url}: {err}") from err
     key = unquote(parsed.path).strip("/")
     scheme = {"gcs": "gs", "test-minio": "minio", "wasbs": "wasb"}.get(parsed.scheme, parsed.scheme)
-    with _errors(f"error opening bucket {url}"):
+    with Telling(f"error opening bucket {url}", PachError):
         if scheme == "file":
             return Bucket(_folder(parsed.path, host), "", url)
         if scheme == "minio":
@@ -159,17 +158,3 @@ def _folder(path: str, host: str) -> Any:
         )
     folder.mkdir(parents=True, exist_ok=True)
     return LocalStore(folder)
-
-
-class _errors:
-    """Errors of the object store become PachError with a sentence in front."""
-
-    def __init__(self, sentence: str) -> None:
-        self.sentence = sentence
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (BaseError, OSError, ValueError)):
-            raise PachError(f"{self.sentence}: {str(error).partition(_DEBUG)[0]}") from error

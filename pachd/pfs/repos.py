@@ -100,14 +100,7 @@ def delete_repo(txn: Txn, repo: Repo, force: bool = False) -> bool:
     if repo.type == "user" and _exists(txn, repo._replace(type="spec")):
         raise PachError(f'delete repo: error checking whether repo "{repo}" can be deleted: {_PIPELINES}')
     own = [repo] if repo.type != "user" else [repo._replace(type=t) for t in TYPES]
-    if not force:
-        for each in own:
-            try:
-                _refuse_downstream(txn, each, own)
-            except PachError as err:
-                raise err.wrapped("delete repo") from err
-    for each in own:
-        drop(txn, each)
+    _drop_together(txn, own, force, "delete repo")
     return True
 
 
@@ -129,16 +122,21 @@ def delete_repos(
         if _exists(txn, repo._replace(type="spec")):
             raise PachError(f"delete repos: {_PIPELINES}")
         done.append(repo)
-    own = {repo._replace(type=t) for repo in done for t in TYPES}
+    _drop_together(txn, sorted(repo._replace(type=t) for repo in done for t in TYPES), force, "delete repos")
+    return [refs.repo_pb(repo) for repo in done]
+
+
+def _drop_together(txn: Txn, own: Collection[Repo], force: bool, doing: str) -> None:
+    """Drop repos. Raises PachError, beginning with `doing`, if others depend on one of them and not `force`."""
     if not force:
-        for each in sorted(own):
+        together = set(own)
+        for each in own:
             try:
-                _refuse_downstream(txn, each, own)
+                _refuse_downstream(txn, each, together)
             except PachError as err:
-                raise err.wrapped("delete repos") from err
+                raise err.wrapped(doing) from err
     for each in own:
         drop(txn, each)
-    return [refs.repo_pb(repo) for repo in done]
 
 
 def _exists(txn: Snapshot, repo: Repo) -> bool:

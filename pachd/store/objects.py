@@ -64,8 +64,8 @@ class ObjectStore:
             self._store = S3Store(bucket, prefix=below, client_options=client, retry_config=_TRIES, **config)
         self._pool = ThreadPoolExecutor(_UPLOADS, thread_name_prefix="objects")
 
-    def _telling(self, what: str) -> "_Telling":
-        return _Telling(f"the object storage {self.url}{f' at {self.endpoint}' if self.endpoint else ''} {what}")
+    def _telling(self, what: str) -> "Telling":
+        return Telling(f"the object storage {self.url}{f' at {self.endpoint}' if self.endpoint else ''} {what}")
 
     def probe(self) -> None:
         """Write, read and remove an object."""
@@ -212,11 +212,11 @@ class ObjectWriter:
                 pass
 
 
-class _Telling:
-    """Errors of the storage become ObjectsError with a sentence in front."""
+class Telling:
+    """A context in which errors of object storage become `kind`, with a sentence in front."""
 
-    def __init__(self, sentence: str) -> None:
-        self._sentence = sentence
+    def __init__(self, sentence: str, kind: type[Exception] = ObjectsError) -> None:
+        self._sentence, self._kind = sentence, kind
 
     def __enter__(self) -> None:
         return None
@@ -224,4 +224,4 @@ class _Telling:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, (BaseError, OSError, ValueError)):
             reason = str(error).partition(_DEBUG)[0]
-            raise ObjectsError(f"{self._sentence}: {reason}") from None
+            raise self._kind(f"{self._sentence}: {reason}") from None
