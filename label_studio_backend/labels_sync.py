@@ -17,7 +17,7 @@ from users.models import User
 from .mount_api import MountError, mount_api
 from .refs import Ref, mount_name
 from .source import SHOWN
-from .staging import BATCH, same_target, stage, staging_lock, unstaged
+from .staging import BATCH, same_target, stage, staging, unstaged
 
 if TYPE_CHECKING:
     from .models import PachydermExportStorage
@@ -39,12 +39,12 @@ def commit_labels(storage: PachydermExportStorage, pressed_by: str) -> tuple[int
     # Most of it without holding up the background sender for long; the rest below, together with the commit.
     found = unstaged(storage)
     for batch in _batches(found):
-        with staging_lock(ref):
+        with staging(storage):
             done = stage(storage, batch)
         problems += done.problems
         staged += len(batch)
         storage.progress(staged)
-    with staging_lock(ref):
+    with staging(storage):
         # What was saved while those were staged. Nothing to stage took no time: it need not be looked for twice.
         late = unstaged(storage) if found and not problems else []
         for batch in _batches(late):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -185,14 +186,33 @@ class PachydermExportStorage(PachydermStorage, ExportStorage):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """A storage that points elsewhere now knows nothing of what the new place holds."""
-        fields = ("repository", "prefix", "can_delete_objects")
-        before = type(self).objects.filter(pk=self.pk).values(*fields).first() if self.pk else None
-        super().save(*args, **kwargs)
-        if before and before["can_delete_objects"] is False and self.can_delete_objects is not False:
-            self.labelled_tasks.filter(count=0).update(count=-1)  # deletions that were left out until now
-        if before and (before["repository"], before["prefix"] or "") != (self.repository, self.prefix or ""):
-            self.labelled_tasks.all().delete()
-            self.files.all().delete()
+        if not self._changes():
+            super().save(*args, **kwargs)
+            return
+        # Under the lock: who stages with the old settings must not remember it after they changed.
+        with self._saved_lock():
+            changes = self._changes()
+            super().save(*args, **kwargs)
+            if changes.get("can_delete_objects") is False:
+                self.labelled_tasks.filter(count=0).update(count=-1)  # deletions that were left out until now
+            if changes.keys() & {"repository", "prefix"}:
+                self.labelled_tasks.all().delete()
+                self.files.all().delete()
+
+    def _changes(self) -> dict[str, Any]:
+        """The saved values of the settings that differ now; none of a storage that is not saved yet."""
+        now = {"repository": self.repository, "prefix": self.prefix, "can_delete_objects": self.can_delete_objects}
+        saved = type(self).objects.filter(pk=self.pk).values(*now).first() or {}
+        same_prefix = (saved.get("prefix") or "") == (self.prefix or "")
+        return {name: old for name, old in saved.items() if old != now[name] and not (name == "prefix" and same_prefix)}
+
+    def _saved_lock(self) -> contextlib.AbstractContextManager[None]:
+        from .staging import staging_lock
+
+        try:
+            return staging_lock(refs.parse_ref(self._changes().get("repository", self.repository)))
+        except ValueError:  # to what does not parse nothing is ever staged
+            return contextlib.nullcontext()
 
 
 class LabelledTask(models.Model):

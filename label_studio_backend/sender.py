@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from django.db import close_old_connections
 
 from .mount_api import MountError
-from .staging import BATCH, stage, staging_lock
+from .staging import BATCH, stage, staging
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Sender:
         if storage is None:
             return
         try:
-            with staging_lock(storage.ref):
+            with staging(storage):
                 stage(storage, batch, TIMEOUT)
         except (MountError, ValueError) as error:
             if not self._down:  # one line when it begins, not one per label

@@ -53,11 +53,28 @@ class Outcome(NamedTuple):
 def staging_lock(ref: Ref) -> Iterator[None]:
     """Held from reading labels until they are staged, so that an older state never overwrites a newer one.
 
-    One lock per branch, for all threads and processes of this machine.
+    One lock per branch, for all threads and processes of this machine. A storage's settings change under it too.
     """
     name = hashlib.blake2b(str(ref).encode(), digest_size=8).hexdigest()
     with open(Path(settings.BASE_DATA_DIR) / f"pachyderm-{name}.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def staging(storage: PachydermExportStorage) -> Iterator[None]:
+    """The staging lock of a storage, with its settings as they are now: they may have changed while it was waited for.
+
+    Raises: ValueError when the storage is gone or points elsewhere now.
+    """
+    ref = storage.ref
+    with staging_lock(ref):
+        try:
+            storage.refresh_from_db(fields=["repository", "prefix", "can_delete_objects"])
+        except type(storage).DoesNotExist:
+            raise ValueError(f"{storage} was deleted meanwhile.") from None
+        if storage.ref != ref:
+            raise ValueError(f"{storage} was changed meanwhile: it wrote to {ref}. Press Sync again.")
         yield
 
 
@@ -87,7 +104,7 @@ def unstaged(storage: PachydermExportStorage) -> list[int]:
 def stage(
     storage: PachydermExportStorage, task_ids: Iterable[int], timeout: float = 60.0, force: bool = False
 ) -> Outcome:
-    """Bring the label files of these tasks to the mount server; the caller holds `staging_lock(storage.ref)`.
+    """Bring the label files of these tasks to the mount server; the caller holds `staging(storage)`.
 
     Args: timeout — seconds for each answer of the mount server; force — also files that were staged before.
     Raises: MountError; nothing is remembered as staged then.

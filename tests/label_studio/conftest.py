@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -102,6 +103,14 @@ class LabelStudio(Server):
             with db:
                 assert db.execute(statement, values).rowcount == 1, statement
 
+    @contextlib.contextmanager
+    def staging_lock(self, branch: str) -> Iterator[None]:
+        """Hold the lock that everybody takes who stages labels of a branch (`project/repo@branch`)."""
+        name = hashlib.blake2b(branch.encode(), digest_size=8).hexdigest()
+        with open(self.data / f"pachyderm-{name}.lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def shell(self, code: str) -> str:
         """Run Python in the environment of this Label Studio (for what REST does not offer)."""
         env = {**os.environ, **self.env, "LABEL_STUDIO_BASE_DATA_DIR": str(self.data)}
@@ -125,7 +134,6 @@ def _version() -> str:
 
 def make_migrated() -> Path:
     """A data folder with a migrated database and the first user; made once, kept for the next runs."""
-    import fcntl
     import tempfile
 
     keep = Path(tempfile.gettempdir()) / f"howdah-tests-{os.getuid()}" / f"label-studio-{_version()}"

@@ -131,6 +131,25 @@ def test_deletions_are_committed_with_tombstones_of_our_own(
     assert studio.sync_target(target)["meta"]["deleted"] == 1
 
 
+def test_deletions_switched_on_while_a_label_is_being_staged(
+    studio: LabelStudio, folder: Folder, repos: tuple[str, str]
+) -> None:
+    project = studio.project()
+    studio.sync_source(studio.source(project, repos[0]))
+    target = studio.target(project, repos[1], can_delete_objects=False)
+    label = studio.annotate(studio.tasks(project)[0]["id"])
+    assert studio.sync_target(target)["meta"]["added"] == 1
+    address = f"/api/storages/export/pachyderm/{target}"
+    with ThreadPoolExecutor() as pool:
+        with studio.staging_lock(f"default/{repos[1]}@master"):
+            studio.call("DELETE", f"/api/annotations/{label}/")
+            time.sleep(0.5)  # by now the background sender has read the storage's settings and waits for the lock
+            patched = pool.submit(studio.call, "PATCH", address, {"can_delete_objects": True})
+            time.sleep(0.5)
+        assert patched.result()["can_delete_objects"] is True
+    assert studio.sync_target(target)["meta"]["deleted"] == 1
+
+
 def test_a_deleted_task_stays_deleted_a_changed_file_is_a_new_task_a_removed_file_is_reported(
     studio: LabelStudio, folder: Folder, repos: tuple[str, str]
 ) -> None:
