@@ -14,6 +14,7 @@ from pathlib import Path
 from mount_server.disk import disk, write_all
 from mount_server.errors import MountError, PachdFailed
 from mount_server.source import Piece
+from mount_server.waiting import about_to_wait
 
 BLOCK = 128 * 1024  # bytes; what the kernel asks for at a time
 SMALL = 128 * 1024  # bytes; files up to this size are kept whole, in memory
@@ -186,6 +187,7 @@ class CachedFile:
                     and stream.error is None
                     and stream.position <= position < stream.position + AHEAD // 8
                 ):
+                    about_to_wait()
                     self._changed.wait(60)
                     continue
                 if stream is not None and stream.error is not None:

@@ -1,10 +1,9 @@
 """libfuse 2 driven by threads of Python, with the callbacks that are called most spoken to without fusepy's detour.
 
 fusepy lets libfuse make threads, and Python has to make itself at home in each of them anew at every call; that and
-the conversions of arguments cost more than all that the calls do. Here threads of Python enter libfuse's loop instead.
+the conversions of arguments cost more than all that the calls do. Here `fuse_loop` receives, in threads of Python.
 """
 
-import collections
 import ctypes
 import errno
 import functools
@@ -12,20 +11,17 @@ import logging
 import os
 import stat
 import struct
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import fuse
 
 from mount_server import errors
+from mount_server.fuse_loop import Loop
 from mount_server.overlay import Attr
 from mount_server.vfs import Vfs
 
 log = logging.getLogger(__name__)
-
-FIRST_THREADS = 3
-MOST_THREADS = 64  # more callers than this wait for each other; each may be waiting for pachd
 
 _POINTER, _INT, _TEXT = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
 _SIZE, _OFFSET, _MODE = ctypes.c_size_t, ctypes.c_longlong, ctypes.c_uint
@@ -40,6 +36,14 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "release": (_TEXT, _POINTER),
 }
 
+_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {  # of libfuse: what they return and take
+    "fuse_get_session": (_POINTER, (_POINTER,)),
+    "fuse_session_next_chan": (_POINTER, (_POINTER, _POINTER)),
+    "fuse_session_process": (None, (_POINTER, _POINTER, _SIZE, _POINTER)),
+    "fuse_chan_bufsize": (_SIZE, (_POINTER,)),
+    "fuse_chan_fd": (_INT, (_POINTER,)),
+}
+
 # struct stat of Linux on x86-64
 _STAT = struct.Struct("=QQQIIIIQqqqqqqqqq")
 
@@ -47,7 +51,7 @@ _STAT = struct.Struct("=QQQIIIIQqqqqqqqqq")
 def available() -> bool:
     """Whether the library and the machine are those that this module knows."""
     library = getattr(fuse, "_libfuse", None)
-    known = ("fuse_setup", "fuse_loop", "fuse_teardown")
+    known = (*_FUNCTIONS, "fuse_setup", "fuse_teardown")
     return (
         os.uname().machine == "x86_64"
         and ctypes.sizeof(fuse.c_stat) == _STAT.size
@@ -77,38 +81,20 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self.operations, self.raw_fi, self.encoding, self.use_ns = operations, True, "latin-1", True
         self._vfs, self._errno_of = vfs, errno_of
         self._identity = os.getuid(), os.getgid()
-        # one token per thread that is not in a callback
-        self._idle: collections.deque[None] = collections.deque()
-        self._threads: list[threading.Thread] = []
         table = self._table()
         library = fuse._libfuse
         arguments = ["fuse", "-f", "-o", ",".join(self._normalize_fuse_options(**options)), mountpoint]
         argv = (_TEXT * len(arguments))(*(os.fsencode(a) for a in arguments))
         library.fuse_setup.restype = _POINTER
         where, threaded = _POINTER(), _INT()
-        self._loop = functools.partial(library.fuse_loop, None)
         handle = library.fuse_setup(
             len(argv), argv, ctypes.byref(table), _SIZE(ctypes.sizeof(table)),
             ctypes.byref(where), ctypes.byref(threaded), None,
         )  # fmt: skip
         if not handle:
             raise RuntimeError("libfuse cannot mount there: is /dev/fuse there, and may this user mount?")
-        session = _POINTER(handle)
-        self._loop = functools.partial(library.fuse_loop, session)
-        for _ in range(FIRST_THREADS - 1):
-            self._add_thread()
-        self._idle.append(None)
-        self._loop()
-        for thread in self._threads:
-            thread.join()
-        library.fuse_teardown(session, where)
-
-    def _add_thread(self) -> None:
-        if len(self._threads) < MOST_THREADS - 1:
-            thread = threading.Thread(target=self._loop, name=f"fuse-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            self._idle.append(None)
-            thread.start()
+        _loop(library, _POINTER(handle)).run()
+        library.fuse_teardown(_POINTER(handle), where)
 
     def _table(self) -> Any:
         table = fuse.fuse_operations()
@@ -132,12 +118,9 @@ class Session(fuse.FUSE):  # type: ignore[misc]
 
     def _guarded(self, name: str) -> Callable[..., int]:
         call: Callable[..., int] = getattr(self, "_" + name)
-        idle, errno_of = self._idle, self._errno_of
+        errno_of = self._errno_of
 
         def run(*args: Any) -> int:
-            idle.pop()
-            if not idle:
-                self._add_thread()
             try:
                 return call(*args)
             except errors.NotFound:
@@ -150,8 +133,6 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             except Exception:
                 log.exception("%s failed", name)
                 return -errno.EIO
-            finally:
-                idle.append(None)
 
         return run
 
@@ -210,6 +191,21 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     def _release(self, path: bytes | None, fi: int) -> int:
         self._vfs.close(_handle(fi))
         return 0
+
+
+def _loop(library: Any, handle: Any) -> Loop:
+    """What receives for a mounted file system. libfuse takes requests apart and sends the answers."""
+    for name, (returned, taken) in _FUNCTIONS.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = returned, taken
+    session = _POINTER(library.fuse_get_session(handle))
+    channel = _POINTER(library.fuse_session_next_chan(session, None))
+    process = library.fuse_session_process
+    return Loop(
+        library.fuse_chan_fd(channel),
+        library.fuse_chan_bufsize(channel),
+        lambda address, size: process(session, address, size, channel),
+    )
 
 
 _HANDLE_AT = fuse.fuse_file_info.fh.offset

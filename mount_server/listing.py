@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from mount_server.errors import NotADirectory, NotFound
 from mount_server.source import CommitRef, Difference, Entry, Source
+from mount_server.waiting import about_to_wait
 
 MAX_ENTRIES = 2_000_000  # per commit; about 250 bytes each
 
@@ -45,6 +46,7 @@ class CommitTree:
             return listing
         if directory in self._absent or self.ref is None:
             raise NotFound(f"no directory /{directory} in this commit")
+        about_to_wait()
         with self._lock:
             listing = self._listings.get(directory)
             if listing is None:

@@ -26,6 +26,7 @@ from mount_server.source import (
     Put,
     RepoInfo,
 )
+from mount_server.waiting import about_to_wait
 from pachd.client import Client, RpcError
 from pachd.proto import auth_pb2, metadata_pb2, pfs_pb2, pps_pb2
 
@@ -51,6 +52,7 @@ _ERRORS: dict[Status, type[errors.MountError]] = {
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
+    about_to_wait()
     try:
         yield
     except RpcError as e:

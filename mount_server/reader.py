@@ -9,6 +9,7 @@ from mount_server.cache import SMALL, ReadCache
 from mount_server.errors import MountError
 from mount_server.listing import CommitTree, split
 from mount_server.source import CommitRef, Entry, Piece, Source
+from mount_server.waiting import about_to_wait
 
 BULK_LIMIT = 64 * 1024 * 1024  # bytes; a directory of small files up to this size is fetched at once
 BULK_WITHIN = 10.0  # seconds between two misses in one directory that start the read-ahead
@@ -148,5 +149,7 @@ class _Bulk:
 
     def wait(self, name: str) -> None:
         """Return when the file has come or will not come any more."""
+        if not self.passed(name):
+            about_to_wait()
         with self._changed:
             self._changed.wait_for(lambda: self.passed(name), timeout=30)

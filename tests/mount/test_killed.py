@@ -55,15 +55,18 @@ def test_killed_in_the_middle_of_ten_thousand_files(pachd: Pachd, tmp_path: Path
                 stdout=subprocess.PIPE,
                 text=True,
             )
-            time.sleep(random.Random(seed).uniform(0.2, 0.9))
+            assert writer.stdout is not None
+            out = writer.stdout.readline()  # it is at work
+            time.sleep(random.Random(seed).uniform(0.0, 0.7))
             server.kill()
-            out, _ = writer.communicate(timeout=60)
+            out += writer.stdout.read()
+            writer.wait(60)
             closed |= {int(line) for line in out.split()}
             server.unmount()
             server.start()
             for number in closed:
                 assert (folder / f"f{number:05}.json").read_bytes() == str(number).encode() * 200
-        assert closed, "the writer had no time to write"
+        assert closed
         status, answer = server.call("PUT", "/_commit", {"mount": "labels"})
         assert status == 200 and answer["commit"]["files_added"] >= len(closed)
         assert server.call("PUT", "/_commit", {"mount": "labels"})[1]["commit"]["commit"] is None
@@ -158,7 +161,7 @@ def test_killed_while_the_log_is_moved(tmp_path: Path, monkeypatch: pytest.Monke
         again.close()
         again = Journal(folder)
         assert again.load("m") == expected and set(expected) == {f"p{i}" for i in (0, 2, 3, 5, 6, 7, 8, 9)}
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while again._log.waiting:
             assert time.monotonic() < deadline
             time.sleep(0.01)

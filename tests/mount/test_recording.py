@@ -213,7 +213,7 @@ class Player:
 
     def _follow(self, repo: str, branch: str) -> None:
         """Wait until the mounts of a branch have seen its new head."""
-        head, deadline = self._head(repo, branch), time.monotonic() + 30
+        head, deadline = self._head(repo, branch), time.monotonic() + 120
         while any((m.row.repo, m.row.branch) == (repo, branch) and m.tree.id != head for m in self.mounts.all()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
