@@ -78,6 +78,8 @@ class Container(Box):
         client = self._connect()
         self._out_of_memory, self._lost = False, ""
         out = self.pfs / "out"
+        if out.is_symlink():
+            out = self.root / os.readlink(out).lstrip("/")
         if out.is_dir():
             os.chmod(out, 0o777)
         made, process = "", None

@@ -12,6 +12,7 @@ from pachd.pfs import read, writing
 from pachd.pps import datums, jobs, logs, plan, staging
 from pachd.pps.datums import Datum
 from pachd.pps.executor import Executor
+from pachd.pps.layout import Layout
 from pachd.pps.lazy import Pipes
 from pachd.pps.resident import Resident, credentials
 from pachd.pps.sandbox import Box
@@ -123,7 +124,7 @@ class ServiceRun:
                 rows = {(r.repo, r.id): r for r in jobs.input_commits(snapshot, info, self.job.id).values()}
                 pipes[0].close()
                 staged = staging.stage(
-                    box.pfs,
+                    Layout(box.pfs),
                     datum,
                     staging.env_file(own),
                     snapshot,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from pachd.pps import logs, staging
+from pachd.pps import logs
 from pachd.pps.executor import Executor
+from pachd.pps.layout import Layout
 from pachd.pps.resident import Resident, credentials
 from pachd.proto import pps_pb2
 from pachd.store import Store
@@ -33,7 +34,7 @@ class Spout:
                 executor,
                 work / f"spout-{pipeline}-{info.version}-{number}",
                 self._log,
-                lambda box: staging.clear(box.pfs),
+                lambda box: Layout(box.pfs).clear(),
                 env,
                 f"{info.pipeline.name}-{number}",
                 JOB,

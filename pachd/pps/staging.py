@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from pachd.pfs import paths
 from pachd.pps.datums import Datum
+from pachd.pps.layout import ENV, Layout
 from pachd.pps.sandbox import Failed
 from pachd.pps.spare import Spare
 from pachd.store import Snapshot, contents
@@ -31,62 +32,10 @@ class Output(NamedTuple):
 class _Roots(NamedTuple):
     """The worker's `/pfs` and `/tmp`, a folder that is not to be read, and whether all else is as the code saw it."""
 
-    pfs: str
+    layout: Layout
     tmp: str
     hidden: str
     of_host: bool
-
-
-def _remove(folder: str, spare: Spare) -> None:
-    """Remove a directory and what is in it."""
-    try:
-        _empty(folder, spare)
-        spare.remove_directory(folder)
-    except PermissionError:  # the code took everybody's right to look into it or to change it
-        os.chmod(folder, 0o700)
-        _empty(folder, spare)
-        spare.remove_directory(folder)
-
-
-def _empty(folder: str, spare: Spare) -> None:
-    """Remove what is in a directory."""
-    with os.scandir(folder) as entries:
-        found = list(entries)
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            _remove(entry.path, spare)
-        else:
-            spare.remove(entry)
-
-
-def _empty_top(folder: str, spare: Spare) -> None:
-    try:
-        _empty(folder, spare)
-    except PermissionError:
-        os.chmod(folder, 0o755)
-        _empty(folder, spare)
-
-
-def prepare(pfs: str, names: set[str], spare: Spare) -> None:
-    """Make a worker's `/pfs` hold these directories, empty, and nothing else."""
-    present = set()
-    with os.scandir(pfs) as entries:
-        found = list(entries)
-    for entry in found:
-        if not entry.is_dir(follow_symlinks=False):
-            spare.remove(entry)
-        elif entry.name in names:
-            present.add(entry.name)
-            _empty_top(entry.path, spare)
-        else:
-            _remove(entry.path, spare)
-    for name in names - present:
-        os.mkdir(f"{pfs}/{name}")
-
-
-def clear(pfs: Path) -> None:
-    """Make a worker's `/pfs` hold an empty `out` and nothing else."""
-    prepare(str(pfs), {"out"}, Spare(pfs.parent / "spare"))
 
 
 def environment(datum: Datum, job: str) -> dict[str, str]:
@@ -110,8 +59,8 @@ def env_file(env: dict[str, str]) -> bytes:
 
 
 class Staged(NamedTuple):
-    """What `stage` did: the bytes written, every input file as (path below `/pfs`, entry), and the lazy ones as
-    (named pipe, entry)."""
+    """What `stage` did: the bytes written, the files as (path below `/pfs`, entry with the bytes that are there), and
+    the lazy ones, which are none, as (named pipe, entry)."""
 
     size: int
     files: list[tuple[str, Entry]]
@@ -119,21 +68,20 @@ class Staged(NamedTuple):
 
 
 def stage(
-    pfs: Path,
+    layout: Layout,
     datum: Datum,
     env: bytes,
     txn: Snapshot,
     tree: Callable[[Commit], Tree],
-    spare: Spare | None = None,
+    out: bool = True,
 ) -> Staged:
     """Fill a worker's `/pfs` with a datum's inputs, an empty `out` and `.env`.
 
-    ``tree(commit)`` gives the files of an input commit as ``txn`` sees them.  ``spare``: what the worker keeps of
-    datums before this one.
+    ``tree(commit)`` gives the files of an input commit as ``txn`` sees them.  ``out`` says whether the code shall
+    find `/pfs/out`: with the output in S3 it does not.
     """
-    base = str(pfs)
-    spare = spare or Spare(pfs.parent / "spare")
-    prepare(base, {"out", *[file.name for file in datum.files]}, spare)
+    spare = layout.spare
+    base = layout.open(datum.id, {file.name for file in datum.files}, out)
     total = 0
     made = {f"{base}/{file.name}" for file in datum.files}
     files: list[tuple[str, Entry]] = []
@@ -142,7 +90,6 @@ def stage(
         high = paths.after(file.path) if file.is_dir else file.path + "\1"
         for entry in tree(file.commit).scan(file.path, high):
             path = f"{file.name}{path_of(entry[0])}"
-            files.append((path, entry))
             if file.s3:
                 continue
             target = f"{base}/{path}"
@@ -155,11 +102,13 @@ def stage(
                 continue
             if file.empty_files or not entry[1]:
                 spare.write(target, ())
+                files.append((path, (entry[0], *contents.NO_CONTENT)))
             else:
+                files.append((path, entry))
                 total += entry[1]
                 small = entry[1] <= _SMALL
                 spare.write(target, (contents.read_all(txn, entry[3]),) if small else contents.read(txn, entry[3]))
-    spare.write(f"{base}/.env", (env,))
+    spare.write(f"{base}/{ENV}", (env,))
     return Staged(total, files, pipes)
 
 
@@ -172,17 +121,14 @@ def _make_directories(path: str, made: set[str], spare: Spare) -> None:
     made.add(path)
 
 
-def collect(pfs: Path, tmp: Path, hidden: str = "", of_host: bool = True) -> list[Output]:
+def collect(layout: Layout, tmp: Path, hidden: str = "", of_host: bool = True) -> list[Output]:
     """What the code left in `/pfs/out`, sorted by path.
 
     Symbolic links are resolved as the sandbox saw them; empty directories, pipes, sockets and devices are left out.
     ``of_host`` says that the code saw this machine's files outside of `/pfs` and `/tmp`; else links there are refused.
     Raises Failed for a name that Pachyderm cannot hold and for a link that leads nowhere.
     """
-    out = str(pfs / "out")
-    if os.path.islink(out):
-        raise Failed("/pfs/out is a symbolic link: the code must leave it the directory that it was")
-    found = list(_walk(out, "", _Roots(str(pfs), str(tmp), hidden, of_host), 0))
+    found = list(_walk(layout.out(), "", _Roots(layout, str(tmp), hidden, of_host), 0))
     for output in found:
         try:
             paths.validate(output.path)
@@ -212,17 +158,23 @@ def _walk(folder: str, prefix: str, roots: _Roots, links: int) -> Iterator[Outpu
 
 def _link(where: str, name: str, roots: _Roots, links: int) -> Iterator[Output]:
     """Follow one link: `/pfs` and `/tmp` are the worker's own, the rest of the root is the machine's."""
-    pfs, tmp, hidden, of_host = roots
+    layout, tmp, hidden, of_host = roots
+    pfs = layout.pfs
     if links > _MAX_LINKS:
         raise Failed(f"too many levels of symbolic links at /out{name}")
     target = os.readlink(where)
-    if target.startswith("/"):
+    if not target.startswith("/"):
+        folder = os.path.dirname(where)
         for seen, real in (("/pfs", pfs), ("/tmp", tmp)):
-            if target == seen or target.startswith(seen + "/"):
-                target = real + target[len(seen) :]
+            if folder == real or folder.startswith(real + "/"):
+                folder = seen + folder[len(real) :]
                 break
-    else:
-        target = os.path.normpath(os.path.join(os.path.dirname(where), target))
+        target = os.path.join(folder, target)
+    target = os.path.normpath(target)
+    if target == "/pfs" or target.startswith("/pfs/"):
+        target = layout.on_disk(target)
+    elif target == "/tmp" or target.startswith("/tmp/"):
+        target = tmp + target[4:]
     try:
         if os.path.islink(target):
             yield from _link(target, name, roots, links + 1)

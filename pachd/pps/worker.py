@@ -12,13 +12,13 @@ from typing import Any
 from pachd.pfs import filesets
 from pachd.pps import meta, staging
 from pachd.pps.datums import Datum
+from pachd.pps.layout import Layout
 from pachd.pps.lazy import Pipes
 from pachd.pps.limits import OUT_OF_MEMORY
 from pachd.pps.logs import DatumOutput, JobLog
 from pachd.pps.meta import Stats
 from pachd.pps.outcome import Batch
 from pachd.pps.sandbox import Box, Failed, Killed
-from pachd.pps.spare import Spare
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Store, contents
 from pachd.store.tree import Tree
@@ -84,7 +84,7 @@ class Worker:
         self._sandbox = sandbox
         self._flush = flush
         self._batch = Batch(setting.store, setting.most)
-        self._spare = Spare(sandbox.root / "spare")
+        self._layout = Layout(sandbox.pfs)
         self._staged = staging.Staged(0, [], [])
         self._pipes = Pipes(setting.store, [])
         self._pinned: list[list[int]] = []  # containers of inputs staged since the last flush
@@ -191,7 +191,9 @@ class Worker:
         began = time.monotonic()
         self._pipes.close()
         snapshot = self.reader.snapshot()
-        self._staged = staging.stage(self._sandbox.pfs, datum, env, snapshot, self.reader.tree, self._spare)
+        self._staged = staging.stage(
+            self._layout, datum, env, snapshot, self.reader.tree, not self._setting.details.s3_out
+        )
         pinned = [container for _, entry in self._staged.files for container in contents.containers_of(entry[3])]
         contents.shared(self._setting.store).pin(pinned)
         self._pinned.append(pinned)
@@ -219,7 +221,7 @@ class Worker:
         """Collect the outputs of a datum that succeeded. Raises Failed for a name that cannot be stored."""
         began = time.monotonic()
         box = self._sandbox
-        found = staging.collect(box.pfs, box.tmp, self._setting.store.path, box.of_host)
+        found = staging.collect(self._layout, box.tmp, self._setting.store.path, box.of_host)
         with self._writing:
             stats.upload_bytes = self._batch.add_outputs(datum.id, found)
             stats.upload_time = time.monotonic() - began

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from pachd.pps import staging
+from pachd.pps.layout import Layout, prepare
+from pachd.pps.sandbox import Failed
 from pachd.pps.spare import Spare
 
 
@@ -22,7 +24,7 @@ def tree(pfs: Path) -> dict[str, bytes]:
 
 def test_files_are_used_again_and_hold_only_what_is_written(pfs: Path) -> None:
     spare = Spare(pfs.parent / "spare")
-    staging.prepare(str(pfs), {"in", "out"}, spare)
+    prepare(str(pfs), {"in", "out"}, spare)
     spare.make_directory(f"{pfs}/in/d")
     spare.write(f"{pfs}/in/d/long", (b"x" * 1000, b"y"))
     inode = os.stat(pfs / "in/d/long").st_ino
@@ -30,7 +32,7 @@ def test_files_are_used_again_and_hold_only_what_is_written(pfs: Path) -> None:
     (pfs / "out/more/file").write_bytes(b"output")
     os.symlink("/etc/passwd", pfs / "out/link")
     os.mkfifo(pfs / "out/pipe")
-    staging.prepare(str(pfs), {"in", "out"}, spare)
+    prepare(str(pfs), {"in", "out"}, spare)
     assert sorted(os.listdir(pfs)) == ["in", "out"] and tree(pfs) == {}
     assert not os.listdir(pfs / "in") and not os.listdir(pfs / "out")
     spare.write(f"{pfs}/in/a", (b"1",))
@@ -45,7 +47,7 @@ def test_files_are_used_again_and_hold_only_what_is_written(pfs: Path) -> None:
 @pytest.mark.parametrize("how", ["open", "mapped", "linked", "mode", "large"])
 def test_a_file_that_the_code_holds_on_to_is_not_used_again(pfs: Path, how: str) -> None:
     spare = Spare(pfs.parent / "spare")
-    staging.prepare(str(pfs), {"in", "out"}, spare)
+    prepare(str(pfs), {"in", "out"}, spare)
     first = pfs / "in/first"
     spare.write(str(first), (b"before" * (20_000 if how == "large" else 1),))
     held = open(first, "rb")
@@ -59,7 +61,7 @@ def test_a_file_that_the_code_holds_on_to_is_not_used_again(pfs: Path, how: str)
         held.close()
         if how == "mode":
             first.chmod(0o4755)
-    staging.prepare(str(pfs), {"in", "out"}, spare)
+    prepare(str(pfs), {"in", "out"}, spare)
     spare.write(f"{pfs}/in/second", (b"after!",))
     assert tree(pfs) == {"in/second": b"after!"}
     assert os.stat(pfs / "in/second").st_mode & 0o7111 == 0
@@ -74,17 +76,85 @@ def test_a_file_that_the_code_holds_on_to_is_not_used_again(pfs: Path, how: str)
 
 
 def test_rights_that_the_code_took_away(pfs: Path) -> None:
-    spare = Spare(pfs.parent / "spare")
-    staging.prepare(str(pfs), {"out"}, spare)
-    (pfs / "out/closed/inner").mkdir(parents=True)
-    (pfs / "out/closed/inner/file").write_bytes(b"kept")
-    (pfs / "out/closed/inner/file").chmod(0)
-    (pfs / "out/closed/inner").chmod(0)
-    (pfs / "out/closed").chmod(0o555)
-    found = staging.collect(pfs, pfs.parent)
+    layout = Layout(pfs)
+    out = Path(layout.open("d1", set())) / "out"
+    (out / "closed/inner").mkdir(parents=True)
+    (out / "closed/inner/file").write_bytes(b"kept")
+    (out / "closed/inner/file").chmod(0)
+    (out / "closed/inner").chmod(0)
+    (out / "closed").chmod(0o555)
+    (pfs / ".scratch").chmod(0)
+    found = staging.collect(layout, pfs.parent)
     assert [output.path for output in found] == ["/closed/inner/file"]
-    staging.prepare(str(pfs), {"out"}, spare)
-    assert os.listdir(pfs / "out") == []
-    if os.geteuid() == 0:
-        return  # root needs no rights: the rest would show nothing
-    assert os.listdir(pfs) == ["out"]
+    (pfs / ".scratch").chmod(0)
+    assert layout.open("d2", set()) == str(out.parent)
+    assert os.listdir(out) == []
+    assert sorted(os.listdir(pfs)) == [".env", ".scratch", "out"]
+
+
+def test_what_lies_in_pfs_are_links_into_the_scratch_folder(pfs: Path) -> None:
+    layout = Layout(pfs)
+    folder = layout.open("d1", {"a", "b"})
+    below = folder.removeprefix(str(pfs))
+    assert (
+        below.startswith("/.scratch/")
+        and below.endswith("/d1/pfs/d1")
+        and len(below) == len("/.scratch//d1/pfs/d1") + 32
+    )
+    links = {name: f"/pfs{below}/{name}" for name in (".env", "a", "b", "out")}
+    assert {name: os.readlink(pfs / name) for name in os.listdir(pfs) if name != ".scratch"} == links
+    assert sorted(os.listdir(folder)) == ["a", "b", "out"]
+    inode = os.lstat(pfs / "a").st_ino
+    os.unlink(pfs / "b")
+    (pfs / "b").mkdir()
+    (pfs / "b/x").touch()
+    (pfs / "stray").touch()
+    os.symlink("/etc", pfs / "etc")
+    (pfs / ".scratch/stray").mkdir()
+    layout.open("d2", {"a", "b", "c"}, out=False)
+    assert sorted(os.listdir(pfs)) == [".env", ".scratch", "a", "b", "c"]
+    assert os.listdir(pfs / ".scratch") == [below.split("/")[2]]
+    assert os.readlink(pfs / "b") == links["b"] and os.lstat(pfs / "a").st_ino == inode
+    assert sorted(os.listdir(folder)) == ["a", "b", "c", "out"]
+
+
+@pytest.mark.parametrize("part", [".scratch", "set", "datum", "out"])
+def test_the_output_is_not_looked_for_behind_links_of_the_code(pfs: Path, part: str) -> None:
+    layout = Layout(pfs)
+    folder = Path(layout.open("d1", set()))
+    moved = {".scratch": pfs / ".scratch", "set": folder.parents[2], "datum": folder, "out": folder / "out"}[part]
+    elsewhere = pfs.parent / "elsewhere"
+    os.rename(moved, elsewhere)
+    with pytest.raises(Failed, match="is no directory any more"):
+        staging.collect(layout, pfs.parent)
+    os.symlink(elsewhere, moved)
+    with pytest.raises(Failed, match="is no directory any more"):
+        staging.collect(layout, pfs.parent)
+    assert layout.open("d2", set()) == str(folder)
+    assert staging.collect(layout, pfs.parent) == [] and elsewhere.exists()
+
+
+def test_links_in_the_output_lead_where_the_code_saw_them_lead(pfs: Path) -> None:
+    layout = Layout(pfs)
+    folder = Path(layout.open("d1", {"in"}))
+    (folder / "in/d").mkdir()
+    (folder / "in/d/f").write_bytes(b"input")
+    tmp = pfs.parent / "tmp"
+    tmp.mkdir()
+    (tmp / "t").write_bytes(b"tmp")
+    seen = str(folder).removeprefix(str(pfs))
+    targets = {
+        "absolute": "/pfs/in/d/f",
+        "relative": "../in/d/f",
+        "real": f"/pfs{seen}/in/d/f",
+        "folder": "/pfs/in/d",
+        "tmp": "/tmp/t",
+        "far": "../../../../../../../tmp/t",
+    }
+    for name, target in targets.items():
+        os.symlink(target, folder / "out" / name)
+    found = {output.path: Path(output.source).read_bytes() for output in staging.collect(layout, tmp)}
+    assert found == {
+        **{f"/{name}": b"input" for name in ("absolute", "relative", "real", "folder/f")},
+        **{f"/{name}": b"tmp" for name in ("tmp", "far")},
+    }
