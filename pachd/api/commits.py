@@ -3,11 +3,11 @@
 from functools import partial
 from typing import Any
 
-from pachd.api.keys import normal_commit, repo_key, required_commit
+from pachd.api.keys import handle, normal_commit, repo_key, required_commit
 from pachd.api.service import Call, read, write
 from pachd.api.strip import strip_branch
-from pachd.errors import NotFound, PachError
-from pachd.pfs import commits, commitsets, history, refs, transactions
+from pachd.errors import NotFound, PachError, Unavailable
+from pachd.pfs import commits, commitsets, history, pickers, refs, transactions
 from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
 
@@ -21,9 +21,11 @@ class Commits:
 
     @write(transactional="finish_commit")
     def FinishCommit(self, txn: Txn, request: pfs_pb2.FinishCommitRequest, call: Call) -> None:
-        if not request.HasField("commit"):
-            raise PachError("check new file commit: commit cannot be nil")
-        commits.finish_commit(txn, normal_commit(request.commit), request.description, request.error, request.force)
+        try:
+            commit = required_commit(request)
+        except PachError as err:
+            raise err.wrapped("check new file commit") from err
+        commits.finish_commit(txn, commit, request.description, request.error, request.force)
 
     @write()
     def ClearCommit(self, txn: Txn, request: pfs_pb2.ClearCommitRequest, call: Call) -> None:
@@ -33,7 +35,7 @@ class Commits:
     def ForgetCommit(self, txn: Txn, request: pfs_pb2.ForgetCommitRequest, call: Call) -> Any:
         try:
             try:
-                row = refs.pick_commit(txn, request.commit)
+                row = pickers.pick_commit(txn, request.commit)
             except PachError as err:
                 raise err.wrapped("pick commits") from err
             commits.forget_commit(txn, row)
@@ -48,23 +50,27 @@ class Commits:
 
     @read
     def ListCommit(self, snapshot: Snapshot, request: pfs_pb2.ListCommitRequest, call: Call) -> Any:
-        if not request.HasField("repo"):
-            raise PachError("repo cannot be nil")
         normal = pfs_pb2.ListCommitRequest()
         normal.CopyFrom(request)
-        for field in ("from", "to"):
+        for field in ("to", "from"):
             if normal.HasField(field):
-                getattr(normal, field).CopyFrom(normal_commit(getattr(normal, field)))
+                getattr(normal, field).CopyFrom(required_commit(normal, field))
+        if not request.HasField("repo"):
+            raise PachError("repo cannot be nil")
         for info in commits.list_commits(snapshot, normal):
             yield strip_branch(call, info)
 
     async def SubscribeCommit(self, call: Call) -> None:
         """Send the commits of a repo, oldest first, each once it is in the state asked for; never ends by itself."""
         request = await call.request()
+        if request.HasField("from"):
+            required_commit(request, "from")
         if not request.HasField("repo"):
             raise PachError("repo cannot be nil")
         context = call.context
         repo = repo_key(request.repo)
+        if request.HasField("from") and repo_key(required_commit(request, "from").repo) != repo:
+            raise PachError(f"the `from` commit needs to be from repo {repo}")
         last = 0
         while True:
             version = context.version
@@ -131,12 +137,14 @@ class Commits:
     @read
     def FindCommits(self, snapshot: Snapshot, request: pfs_pb2.FindCommitsRequest, call: Call) -> Any:
         """Search backwards for the commits that changed a path; the last answer says how far the search got."""
-        row = refs.resolve_commit(snapshot, required_commit(request, "start"))
+        start = required_commit(request, "start")
+        row = refs.resolve_commit(snapshot, start)
         searched = found = 0
         last_pk = row.pk
         for last_pk, finished, changed in history.search(snapshot, row.pk, request.file_path):
             if not finished:
-                raise PachError(f"commit {refs.commit_row(snapshot, last_pk).key} not finished")
+                asked = handle(start) if last_pk == row.pk else refs.commit_row(snapshot, last_pk).key
+                raise Unavailable(f"commit {asked} not finished")
             searched += 1
             if changed:
                 found += 1
@@ -151,15 +159,23 @@ class Commits:
 
     @read
     def WalkCommitProvenance(self, snapshot: Snapshot, request: Any, call: Call) -> Any:
-        rows = [refs.pick_commit(snapshot, p) for p in request.start]
+        rows = _start(snapshot, request, "walk commit provenance: walk commit provenance")
         for info in commitsets.walk_provenance(snapshot, rows, request.max_commits, request.max_depth):
             yield strip_branch(call, info)
 
     @read
     def WalkCommitSubvenance(self, snapshot: Snapshot, request: Any, call: Call) -> Any:
-        rows = [refs.pick_commit(snapshot, p) for p in request.start]
+        rows = _start(snapshot, request, "walk commit subvenance: walk commit subvenance")
         for info in commitsets.walk_subvenance(snapshot, rows, request.max_commits, request.max_depth):
             yield strip_branch(call, info)
+
+
+def _start(snapshot: Snapshot, request: Any, told: str) -> list[refs.CommitRow]:
+    """Return the commits where a walk starts. Raises PachError, beginning with `told`."""
+    try:
+        return [pickers.pick_commit(snapshot, picker) for picker in request.start]
+    except PachError as err:
+        raise err.wrapped(f"{told}: pick commits") from err
 
 
 async def _reach(call: Call, commit: pfs_pb2.Commit, wait: int) -> pfs_pb2.CommitInfo:

@@ -73,7 +73,16 @@ def required_commit(request: object, field: str = "commit") -> pfs_pb2.Commit:
     """
     if not request.HasField(field):  # type: ignore[attr-defined]
         raise PachError("commit cannot be nil")
-    return normal_commit(getattr(request, field))
+    commit = normal_commit(getattr(request, field))
+    if not commit.HasField("repo"):
+        raise PachError("commit must have a repo")
+    return commit
+
+
+def handle(commit: pfs_pb2.Commit) -> str:
+    """Return how errors call a commit that a client has named: as it did."""
+    id, name = commit.id, commit.branch.name
+    return f"{repo_key(commit.repo)}@{name + id if id[:1] in ('', '^', '~', '.') and name else id}"
 
 
 def required_file(request: object, field: str = "file") -> pfs_pb2.File:
@@ -84,6 +93,4 @@ def required_file(request: object, field: str = "file") -> pfs_pb2.File:
     if not request.HasField(field):  # type: ignore[attr-defined]
         raise PachError("file cannot be nil")
     message = getattr(request, field)
-    if not message.HasField("commit"):
-        raise PachError("file commit cannot be nil")
-    return pfs_pb2.File(commit=normal_commit(message.commit), path=message.path, datum=message.datum)
+    return pfs_pb2.File(commit=required_commit(message), path=message.path, datum=message.datum)

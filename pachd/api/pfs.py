@@ -14,11 +14,12 @@ from pachd.api.strip import strip_branch
 from pachd.auth import activation
 from pachd.auth.resources import repo_resource
 from pachd.errors import InvalidArgument, PachError
-from pachd.pfs import branches, check, projects, refs, repos, transactions
+from pachd.pfs import branches, check, pickers, projects, repos, transactions
 from pachd.pps import check as pps_check
 from pachd.proto import pfs_pb2
 from pachd.proto.auth_pb2 import Permission as P
 from pachd.store import Snapshot, Txn
+from pachd.types import Branch
 
 
 class Projects:
@@ -36,7 +37,11 @@ class Projects:
 
     @read
     def InspectProjectV2(self, snapshot: Snapshot, request: pfs_pb2.InspectProjectV2Request, call: Call) -> Any:
-        info = projects.inspect_project(snapshot, project_name(request.project))
+        name = project_name(request.project)
+        try:
+            info = projects.inspect_project(snapshot, name)
+        except PachError as err:
+            raise err.wrapped(f'could not inspect project "{name}"') from err
         return pfs_pb2.InspectProjectV2Response(
             info=info, defaults_json=self._project_defaults(snapshot, request.project)
         )
@@ -110,9 +115,8 @@ class Repos:
 
 
 def _page(infos: Any, page: pfs_pb2.RepoPage) -> Iterator[Any]:
-    ordered = sorted(infos, key=lambda i: (i.repo.project.name, i.repo.name, i.repo.type))
     start = page.page_size * page.page_index
-    return iter(ordered[start : start + page.page_size] if page.page_size else ordered)
+    return iter(infos[start : start + page.page_size])
 
 
 class Branches:
@@ -139,17 +143,23 @@ class Branches:
 
     @read
     def WalkBranchProvenance(self, snapshot: Snapshot, request: Any, call: Call) -> Any:
-        for info in branches.walk_provenance(
-            snapshot, [refs.pick_branch(snapshot, p) for p in request.start], request.max_branches, request.max_depth
-        ):
+        start = _start(snapshot, request, "walk branch provenance")
+        for info in branches.walk_provenance(snapshot, start, request.max_branches, request.max_depth):
             yield strip_branch(call, info)
 
     @read
     def WalkBranchSubvenance(self, snapshot: Snapshot, request: Any, call: Call) -> Any:
-        for info in branches.walk_subvenance(
-            snapshot, [refs.pick_branch(snapshot, p) for p in request.start], request.max_branches, request.max_depth
-        ):
+        start = _start(snapshot, request, "walk branch subvenance")
+        for info in branches.walk_subvenance(snapshot, start, request.max_branches, request.max_depth):
             yield strip_branch(call, info)
+
+
+def _start(snapshot: Snapshot, request: Any, told: str) -> list[Branch]:
+    """Return the branches where a walk starts. Raises PachError, beginning with `told`."""
+    try:
+        return [pickers.pick_branch(snapshot, picker) for picker in request.start]
+    except PachError as err:
+        raise err.wrapped(f"{told}: pick branches") from err
 
 
 class Whole:

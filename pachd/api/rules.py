@@ -13,7 +13,7 @@ from pachd.api.rules_pps import PPS
 from pachd.auth import bindings
 from pachd.auth.resources import Resource, project_resource, repo_resource
 from pachd.errors import NotFound, PachError
-from pachd.pfs import projects, refs, repos, temporary
+from pachd.pfs import pickers, projects, repos, temporary
 from pachd.proto import pfs_pb2
 from pachd.proto.auth_pb2 import Permission as P
 from pachd.types import Repo
@@ -259,7 +259,7 @@ def _edit(access: Access, request: Any) -> None:
         except PachError:  # it is not there: told when the edit is made
             continue
         if kind == "branch":
-            branch = refs.pick_branch(snapshot, edit.branch)
+            branch = pickers.pick_branch(snapshot, edit.branch)
             told += f'check permissions on branch "{branch.repo.key}@{branch.name}" of repo "{branch.repo.key}"'
             access.need(repo_resource(branch.repo), P.REPO_CREATE_BRANCH, told=told)
         elif repo is not None:
@@ -270,9 +270,9 @@ def _edit(access: Access, request: Any) -> None:
 
 def _edited(access: Access, edit: Any, kind: str) -> Repo | None:
     if kind == "repo":
-        return refs.pick_repo(access.snapshot, edit.repo)
+        return pickers.pick_repo(access.snapshot, edit.repo)
     if kind == "branch":
-        return refs.pick_branch(access.snapshot, edit.branch).repo
+        return pickers.pick_branch(access.snapshot, edit.branch).repo
     if kind == "pipeline":
         return Repo(edit.pipeline.name.project.name or "default", edit.pipeline.name.name)
     return None

@@ -11,6 +11,7 @@ from pachd.types import Branch, Commit, Repo
 
 _SUBVENANCE = """WITH RECURSIVE down (pk) AS (SELECT branch_pk FROM branch_provenance WHERE source_pk=? UNION
     SELECT p.branch_pk FROM branch_provenance p JOIN down ON p.source_pk = down.pk) SELECT pk FROM down"""
+FORGOTTEN_HEAD = "list branch in transaction: for each branch: the branch head cannot be a forgotten commit"
 _PROVENANCE = """WITH RECURSIVE up (pk) AS (SELECT source_pk FROM branch_provenance WHERE branch_pk=? UNION
     SELECT p.source_pk FROM branch_provenance p JOIN up ON p.branch_pk = up.pk) SELECT pk FROM up"""
 
@@ -29,10 +30,8 @@ def create_branch(
     branches in the provenance are made the same way. Without a trigger an existing one stays. never: sources whose new
     commits shall make none here. Raises NotFound, PachError, or Internal for a cycle.
     """
-    name = branch.name
-    refs.check_name(name)
-    if refs.is_id(name):
-        raise PachError("create branch: update head: branch name cannot be a UUID V4")
+    if head is not None:
+        _check_repo(branch, head)
     if trigger is not None:
         triggers.check(txn, branch, trigger)
         if provenance:
@@ -42,34 +41,26 @@ def create_branch(
             raise PachError(
                 f"branch propagation spec must reference provenant branch (referenced branch: {_dotted(each)})"
             )
+    for each in (*provenance, branch):
+        refs.check_name(each.name)
+    sources = [_ensure(txn, source) for source in provenance]
+    target = _head(txn, branch, head) if head is not None else None
     for source in provenance:
         if source.repo == branch.repo:
             raise PachError(f"repo {branch.repo} cannot be in the provenance of its own branch")
-    target = _head(txn, branch, head) if head is not None else None
-    try:
-        repo_pk = _repo_pk(txn, branch.repo)
-    except NotFound as err:
-        repo = branch.repo
-        raise NotFound(
-            f"get commit by commit key: repo (id=0, project={repo.project}, name={repo.name}, type={repo.type}) "
-            f"not found\ncommit (int_id=0, commit_id={repo.project}/{repo.name}.{repo.type}@"
-            f"{propagate.commit_set_id(txn)}) not found"
-        ) from err
+    repo_pk = _required_repo_pk(txn, branch.repo)
     found = refs.find_branch(txn, branch)
-    if found is None:
-        pk = _insert(txn, repo_pk, name)
-        old_sources: list[int] = []
-    else:
-        pk = found["pk"]
-        old_sources = [r["source_pk"] for r in _sources(txn, pk)]
-    sources = [_ensure(txn, source) for source in provenance]
-    below = {row["pk"] for row in txn.db.execute(_SUBVENANCE, (pk,)).fetchall()} | {pk}
-    for source_pk, source in zip(sources, provenance, strict=True):
-        if source_pk in below:
-            raise Internal(
-                "create branch: update head: cycle detected because "
-                f"{_dotted(source)} is already in the subvenance of {_dotted(branch)}"
-            )
+    old_head: int | None = found["head_pk"] if found is not None else None
+    new_head = old_head if target is None else target.pk
+    old_sources = [] if found is None else [row["source_pk"] for row in _sources(txn, found["pk"])]
+    changed = len(sources) != len(old_sources) or not set(sources) <= set(old_sources)
+    made = None
+    if new_head is None or (changed and sources):
+        made = propagate.make_auto(txn, repo_pk, branch.name, sources, new_head)
+    if refs.is_id(branch.name):
+        raise PachError("create branch: update head: branch name cannot be a UUID V4")
+    pk = _insert(txn, repo_pk, branch.name) if found is None else found["pk"]
+    _refuse_cycle(txn, branch, pk, list(zip(sources, provenance, strict=True)))
     txn.db.execute("DELETE FROM branch_provenance WHERE branch_pk=?", (pk,))
     txn.db.executemany(
         "INSERT OR IGNORE INTO branch_provenance (branch_pk, source_pk, position, never) VALUES (?,?,?,?)",
@@ -78,13 +69,38 @@ def create_branch(
     txn.db.execute("UPDATE branches SET updated=? WHERE pk=?", (txn.now, pk))
     if trigger is not None:
         triggers.connect(txn, branch, pk, trigger)
-    if target is not None:
-        propagate.move_head(txn, pk, target.pk)
-    elif found is None and not sources:
-        made = propagate.make_commit(txn, repo_pk, branch.name, pfs_pb2.AUTO, None, finished=True)
-        propagate.move_head(txn, pk, made)
-    if sources and sorted(sources) != sorted(old_sources):
-        propagate.force(txn, pk)
+    if made is not None or target is not None:
+        propagate.move_head(txn, pk, new_head if made is None else made)
+    if made is not None and sources:
+        propagate.connected(txn, pk)
+    _refuse_forgotten(txn, repo_pk)
+
+
+def _required_repo_pk(txn: Txn, repo: Repo) -> int:
+    try:
+        return _repo_pk(txn, repo)
+    except NotFound as err:
+        raise NotFound(
+            f"get commit by commit key: {_missing(repo)}\ncommit (int_id=0, commit_id="
+            f"{repo.project}/{repo.name}.{repo.type}@{propagate.commit_set_id(txn)}) not found"
+        ) from err
+
+
+def _refuse_cycle(txn: Snapshot, branch: Branch, pk: int, sources: Iterable[tuple[int, Branch]]) -> None:
+    below = {row["pk"] for row in txn.db.execute(_SUBVENANCE, (pk,)).fetchall()} | {pk}
+    for source_pk, source in sources:
+        if source_pk in below:
+            raise Internal(
+                "create branch: update head: cycle detected because "
+                f"{_dotted(source)} is already in the subvenance of {_dotted(branch)}"
+            )
+
+
+def _refuse_forgotten(txn: Snapshot, repo_pk: int) -> None:
+    if txn.db.execute(
+        "SELECT 1 FROM branches b JOIN forgotten f ON f.commit_pk = b.head_pk WHERE b.repo_pk=?", (repo_pk,)
+    ).fetchone():
+        raise PachError(FORGOTTEN_HEAD)
 
 
 def _dotted(branch: Branch) -> str:
@@ -94,6 +110,18 @@ def _dotted(branch: Branch) -> str:
 def _repo_pk(txn: Snapshot, repo: Repo) -> int:
     pk: int = refs.repo_row(txn, repo)["pk"]
     return pk
+
+
+def _exists(txn: Snapshot, repo: Repo) -> bool:
+    try:
+        refs.repo_row(txn, repo)
+    except NotFound:
+        return False
+    return True
+
+
+def _missing(repo: Repo) -> str:
+    return f"repo (id=0, project={repo.project}, name={repo.name}, type={repo.type}) not found"
 
 
 def _insert(txn: Txn, repo_pk: int, name: str) -> int:
@@ -122,13 +150,21 @@ def _head(txn: Snapshot, branch: Branch, head: Commit | pfs_pb2.Commit) -> refs.
     message = head
     if isinstance(message, Commit):
         message = pfs_pb2.Commit(repo=refs.repo_pb(message.repo), id=message.id)
-    if message.HasField("repo") and refs.repo_of(message.repo) != branch.repo:
-        raise PachError("branch and head commit must belong to the same repo")
     try:
         return refs.resolve_commit(txn, message)
-    except NotFound as err:
+    except PachError as err:
         name = message.id or message.branch.name
         raise err.wrapped(f"unable to inspect {branch.repo}@{name}") from err
+
+
+def _check_repo(branch: Branch, head: Commit | pfs_pb2.Commit) -> None:
+    repo = (
+        head.repo
+        if isinstance(head, Commit)
+        else refs.repo_of(head.repo if head.HasField("repo") else head.branch.repo)
+    )
+    if repo.name and repo != branch.repo:
+        raise PachError("branch and head commit must belong to the same repo")
 
 
 def _sources(txn: Snapshot, pk: int) -> list[dict[str, int]]:
@@ -206,7 +242,8 @@ def delete_branch(txn: Txn, branch: Branch, force: bool = False) -> None:
     """
     found = refs.find_branch(txn, branch)
     if found is None:
-        raise NotFound(f'get branch "{_dotted(branch)}": branch (id=0, branch={branch}) not found')
+        told = "" if _exists(txn, branch.repo) else f"{_missing(branch.repo)}\n"
+        raise NotFound(f'get branch "{_dotted(branch)}": {told}branch (id=0, branch={branch}) not found')
     pk = found["pk"]
     sources = [refs.branch_of(txn, row["source_pk"]) for row in _sources(txn, pk)]
     if branch.repo.type != "spec" and any(source.repo.type == "spec" for source in sources):
@@ -224,29 +261,22 @@ def delete_branch(txn: Txn, branch: Branch, force: bool = False) -> None:
 def _walk(
     txn: Snapshot, starts: Iterable[Branch], max_branches: int, max_depth: int, sql: str
 ) -> Iterator[pfs_pb2.BranchInfo]:
-    todo = [(refs.branch_row(txn, start)["pk"], 0) for start in starts]
-    seen: set[int] = set()
-    while todo and not (max_branches and len(seen) >= max_branches):
-        pk, depth = todo.pop(0)
-        if pk in seen:
-            continue
-        seen.add(pk)
-        yield _info(txn, pk)
-        if not max_depth or depth < max_depth:
-            todo += [(row["pk"], depth + 1) for row in txn.db.execute(sql, (pk,)).fetchall()]
+    for start in starts:
+        for pk in refs.levels(txn, refs.branch_row(txn, start)["pk"], sql, max_branches, max_depth):
+            yield _info(txn, pk)
 
 
 def walk_provenance(
     txn: Snapshot, starts: Iterable[Branch], max_branches: int = 0, max_depth: int = 0
 ) -> Iterator[pfs_pb2.BranchInfo]:
-    """Yield branches and, level by level, what they depend on. 0: no limit."""
-    sql = "SELECT source_pk AS pk FROM branch_provenance WHERE branch_pk=? ORDER BY position"
+    """Yield, for each branch of `starts`, what it depends on, level by level. Limits are for each; 0: 10,000."""
+    sql = "SELECT source_pk AS pk FROM branch_provenance WHERE branch_pk=?"
     return _walk(txn, starts, max_branches, max_depth, sql)
 
 
 def walk_subvenance(
     txn: Snapshot, starts: Iterable[Branch], max_branches: int = 0, max_depth: int = 0
 ) -> Iterator[pfs_pb2.BranchInfo]:
-    """Yield branches and, level by level, what depends on them. 0: no limit."""
-    sql = "SELECT branch_pk AS pk FROM branch_provenance WHERE source_pk=? ORDER BY branch_pk"
+    """Yield, for each branch of `starts`, what depends on it, level by level. Limits are for each; 0: 10,000."""
+    sql = "SELECT branch_pk AS pk FROM branch_provenance WHERE source_pk=?"
     return _walk(txn, starts, max_branches, max_depth, sql)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from pachd.auth import owners
 from pachd.errors import NotFound, PachError
-from pachd.pfs import filesets, propagate, refs, triggers
+from pachd.pfs import branches, filesets, propagate, refs, triggers
 from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
 from pachd.types import Branch, Commit, Repo
@@ -22,39 +22,24 @@ def start_commit(
 
     Raises NotFound, or PachError if the parent is still open or the branch is written by propagation.
     """
-    try:
-        repo = refs.repo_row(txn, branch.repo)
-    except NotFound as err:
-        raise err.wrapped("start commit in transaction") from err
     if not branch.name:
-        raise PachError("start commit in transaction: branch must be specified")
+        raise PachError("branch must be specified")
+    repo = refs.repo_row(txn, branch.repo)
     refs.check_name(branch.name)
-    if refs.is_id(branch.name):
-        raise PachError(f"branch name ({branch.name}) invalid: it cannot be a UUIDv4, because commits are named so")
     found = refs.find_branch(txn, branch)
-    parent_pk = found["head_pk"] if found is not None else None
-    if parent is not None:
-        message = parent
-        if isinstance(message, Commit):
-            message = pfs_pb2.Commit(repo=refs.repo_pb(message.repo), id=message.id)
-        try:
-            parent_pk = refs.resolve_commit(txn, message).pk
-        except NotFound as err:
-            raise err.wrapped("start commit in transaction: create commit: parent commit not found") from err
-    if parent_pk is not None:
-        above = refs.commit_row(txn, parent_pk)
-        if above.repo != branch.repo:
-            raise PachError(f"start commit in transaction: parent commit {above.key} is in another repo than {branch}")
-        if above.state < pfs_pb2.FINISHING:
-            raise PachError(
-                f"start commit in transaction: create commit: parent commit {above.key} has not been finished"
-            )
+    try:
+        parent_pk = found["head_pk"] if found is not None else None
+        if parent is not None:
+            parent_pk = _parent_pk(txn, branch, parent)
+        if parent_pk is not None and (above := refs.commit_row(txn, parent_pk)).state < pfs_pb2.FINISHING:
+            raise PachError(f"parent commit {above.key} has not been finished")
+        pk = propagate.make_commit(txn, repo["pk"], branch.name, USER, parent_pk, description)
+        if refs.is_id(branch.name):
+            raise PachError("create commit: update head: branch name cannot be a UUID V4")
+    except PachError as err:
+        raise err.wrapped("create commit") from err
     if found is not None and branch.repo.type != "spec" and _is_output(txn, found["pk"]):
         raise PachError(f"cannot start a commit on an output branch: {branch}")
-    try:
-        pk = propagate.make_commit(txn, repo["pk"], branch.name, USER, parent_pk, description)
-    except PachError as err:
-        raise err.wrapped("start commit in transaction: create commit") from err
     if found is None:
         txn.db.execute(
             "INSERT INTO branches (repo_pk, name, created, updated) VALUES (?,?,?,?)",
@@ -64,6 +49,19 @@ def start_commit(
         owners.branch_created(txn, found["pk"])
     propagate.move_head(txn, found["pk"], pk)
     return Commit(branch.repo, propagate.commit_set_id(txn))
+
+
+def _parent_pk(txn: Snapshot, branch: Branch, parent: Commit | pfs_pb2.Commit) -> int:
+    message = parent
+    if isinstance(message, Commit):
+        message = pfs_pb2.Commit(repo=refs.repo_pb(message.repo), id=message.id)
+    try:
+        above = refs.resolve_commit(txn, message)
+    except PachError as err:
+        raise err.wrapped("parent commit not found") from err
+    if above.repo != branch.repo:
+        raise PachError(f"parent commit {above.key} is in another repo than {branch}")
+    return above.pk
 
 
 def _is_output(txn: Snapshot, branch_pk: int) -> bool:
@@ -82,11 +80,13 @@ def finish_commit(
     description: str = "",
     error: str = "",
     force: bool = False,
+    made: filesets.Ahead | None = None,
 ) -> None:
     """Finish a commit: at once if its parent is finished, else as soon as that is.
 
     error: why it failed; its files stay readable, its children do not build on it. force: finish a pipeline's commit
-    too. Raises NotFound, or PachError if it has been finished.
+    too. made: its tree, where that was made ahead.
+    Raises NotFound, PachError if it has been finished, or filesets.Large as told there.
     """
     if isinstance(commit, Commit):
         row = refs.resolve_commit(txn, (commit.repo, commit.id))
@@ -104,7 +104,7 @@ def finish_commit(
         "WHERE pk=?",
         (pfs_pb2.FINISHING, txn.now, txn.now, error, description, row.pk),
     )
-    _complete(txn, row.pk)
+    _complete(txn, row.pk, made)
 
 
 def _is_pipelines(txn: Snapshot, row: refs.CommitRow) -> bool:
@@ -118,7 +118,7 @@ def _is_pipelines(txn: Snapshot, row: refs.CommitRow) -> bool:
     return found is not None
 
 
-def _complete(txn: Txn, pk: int) -> None:
+def _complete(txn: Txn, pk: int, made: filesets.Ahead | None) -> None:
     """Finish a finishing commit if its parent is finished, then the children that waited for it."""
     todo = [pk]
     while todo:
@@ -126,7 +126,7 @@ def _complete(txn: Txn, pk: int) -> None:
         above = refs.parent(txn, row)
         if row.state != pfs_pb2.FINISHING or (above is not None and above.state != pfs_pb2.FINISHED):
             continue
-        done = filesets.finish(txn, row)
+        done = filesets.finish(txn, row, made if row.pk == pk else None)
         txn.db.execute(
             "UPDATE commits SET state=?, finished=?, updated=?, root=?, size=?, error=? WHERE pk=?",
             (
@@ -157,12 +157,13 @@ def forget_commit(txn: Txn, row: refs.CommitRow) -> None:
         raise PachError("direct descendants must be closed")
     if not txn.db.execute("SELECT 1 FROM commit_provenance WHERE commit_pk=?", (row.pk,)).fetchone():
         raise PachError("the commit to be forgotten must be in an output repo")
-    if txn.db.execute("SELECT 1 FROM branches WHERE head_pk=?", (row.pk,)).fetchone():
-        raise PachError("check branches: the branch head cannot be a forgotten commit")
+    whole = row.state == pfs_pb2.FINISHED and not row.error
+    if whole and txn.db.execute("SELECT 1 FROM branches WHERE head_pk=?", (row.pk,)).fetchone():
+        raise PachError(branches.FORGOTTEN_HEAD)
     filesets.clear(txn, row)
     if row.state == pfs_pb2.FINISHED:
         txn.db.execute("UPDATE commits SET root=NULL WHERE pk=?", (row.pk,))
-        if not row.error:
+        if whole:
             txn.db.execute("INSERT OR IGNORE INTO forgotten (commit_pk) VALUES (?)", (row.pk,))
 
 
@@ -267,12 +268,18 @@ def _of_repo(txn: Snapshot, repo_pk: int | None, request: pfs_pb2.ListCommitRequ
     if request.HasField("started_time"):
         where.append(f"started {compare} ?")
         values.append(min(request.started_time.ToNanoseconds(), 2**63 - 1))
-    found = txn.db.execute(f"SELECT pk FROM commits WHERE {' AND '.join(where)} ORDER BY pk {order}", values)
+    together = "started, pk DESC" if request.reverse else f"pk {order}"  # one transaction's: the newest always first
+    found = txn.db.execute(f"SELECT pk FROM commits WHERE {' AND '.join(where)} ORDER BY {together}", values)
     return (refs.commit_row(txn, row["pk"]) for row in found.fetchall())
 
 
 def commits_after(txn: Snapshot, repo: Repo, last: int) -> list[tuple[int, pfs_pb2.CommitInfo]]:
     """Return (number, commit) of a repo's commits with a number above `last`, oldest first. Raises NotFound."""
-    pk = refs.repo_row(txn, repo)["pk"]
+    try:
+        pk = refs.repo_row(txn, repo)["pk"]
+    except NotFound as err:
+        raise NotFound(
+            f"get repo ID: repo (id=0, project={repo.project}, name={repo.name}, type={repo.type}) not found"
+        ) from err
     rows = refs.commit_rows(txn, "c.repo_pk=? AND c.pk>? ORDER BY c.pk LIMIT 1000", (pk, last))
     return [(row.pk, commit_info(txn, row)) for row in rows]

@@ -88,15 +88,14 @@ def _refuse_dependents(txn: Snapshot, id: str, members: list[refs.CommitRow]) ->
         raise PachError(f'commit set "id:\\"{id}\\"" cannot be dropped because it has subvenant commit sets: [{names}]')
 
 
-def _refuse_updates(members: list[refs.CommitRow]) -> None:
-    for row in members:
-        if row.repo.type == "spec" and row.origin == pfs_pb2.USER:
-            raise PachError(f"cannot squash commit {row.key} because it updated a pipeline")
+def _refuse_update(row: refs.CommitRow) -> None:
+    if row.repo.type == "spec" and row.origin == pfs_pb2.USER:
+        raise PachError(f"cannot squash commit {row.key} because it updated a pipeline")
 
 
 def _squash(txn: Txn, members: list[refs.CommitRow]) -> None:
-    _refuse_updates(members)
     for row in members:
+        _refuse_update(row)
         if not refs.commit_rows(txn, "c.parent_pk=?", (row.pk,)):
             raise PachError(
                 "cannot squash a commit that has no children as that would cause data loss, use the drop operation "
@@ -112,8 +111,8 @@ def _squash(txn: Txn, members: list[refs.CommitRow]) -> None:
 
 
 def _drop(txn: Txn, members: list[refs.CommitRow]) -> None:
-    _refuse_updates(members)
     for row in members:
+        _refuse_update(row)
         if refs.commit_rows(txn, "c.parent_pk=?", (row.pk,)):
             raise PachError(f"cannot drop a commit that has children: {row.key}")
     for row in members:
@@ -141,29 +140,22 @@ def _remove(txn: Txn, row: refs.CommitRow) -> None:
 def walk_provenance(
     txn: Snapshot, starts: Iterable[refs.CommitRow], max_commits: int = 0, max_depth: int = 0
 ) -> Iterator[pfs_pb2.CommitInfo]:
-    """Yield commits and, level by level, what they were made from. 0: no limit."""
-    sql = "SELECT source_pk AS pk FROM commit_provenance WHERE commit_pk=? ORDER BY source_pk"
+    """Yield, for each commit of `starts`, what it was made from, level by level. Limits are for each; 0: 10,000."""
+    sql = "SELECT source_pk AS pk FROM commit_provenance WHERE commit_pk=?"
     return _walk(txn, starts, max_commits, max_depth, sql)
 
 
 def walk_subvenance(
     txn: Snapshot, starts: Iterable[refs.CommitRow], max_commits: int = 0, max_depth: int = 0
 ) -> Iterator[pfs_pb2.CommitInfo]:
-    """Yield commits and, level by level, what was made from them. 0: no limit."""
-    sql = "SELECT commit_pk AS pk FROM commit_provenance WHERE source_pk=? ORDER BY commit_pk"
+    """Yield, for each commit of `starts`, what was made from it, level by level. Limits are for each; 0: 10,000."""
+    sql = "SELECT commit_pk AS pk FROM commit_provenance WHERE source_pk=?"
     return _walk(txn, starts, max_commits, max_depth, sql)
 
 
 def _walk(
     txn: Snapshot, starts: Iterable[refs.CommitRow], limit: int, depth: int, sql: str
 ) -> Iterator[pfs_pb2.CommitInfo]:
-    todo = [(row.pk, 0) for row in starts]
-    seen: set[int] = set()
-    while todo and not (limit and len(seen) >= limit):
-        pk, level = todo.pop(0)
-        if pk in seen:
-            continue
-        seen.add(pk)
-        yield commits.commit_info(txn, refs.commit_row(txn, pk))
-        if not depth or level < depth:
-            todo += [(row["pk"], level + 1) for row in txn.db.execute(sql, (pk,)).fetchall()]
+    for start in starts:
+        for pk in refs.levels(txn, start.pk, sql, limit, depth):
+            yield commits.commit_info(txn, refs.commit_row(txn, pk))

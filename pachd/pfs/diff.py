@@ -28,18 +28,14 @@ def diff(
 
 
 def differs(new: View, old: View | None, path: str) -> bool:
-    """Is a file or directory there in only one of two views, or with another hash? In O(log n), so a history can be
-    searched."""
+    """Is a file there in only one of two views, or with another hash? In O(log n), so a history can be searched."""
     if old is not None and new.tree.root == old.tree.root:
         return False
-    clean = paths.clean(path)
-    return _hashes(new, clean) != (_hashes(old, clean) if old is not None else [])
+    return _hashes(new, path) != (_hashes(old, path) if old is not None else [])
 
 
-def _hashes(view: View, clean: str) -> list[bytes]:
-    found = [] if clean == "/" else [e[2] for e in view.tree.scan(clean, clean + "\1")]
-    directory = view.directory(paths.as_dir(clean))
-    return found if directory is None else [*found, directory.hash]
+def _hashes(view: View, path: str) -> list[bytes]:
+    return [e[2] for e in view.tree.scan(path, path + "\1") if trees.path_of(e[0]) == path]
 
 
 def _all(view: View, place: str) -> Iterator[Entry]:

@@ -28,7 +28,10 @@ class Searched(NamedTuple):
 
 
 def search(txn: Snapshot, start: int, path: str) -> Iterator[Searched]:
-    """Go from the commit number `start` back through its ancestors and say of each whether it changed a path."""
+    """Go from the commit number `start` back through its ancestors and say of each whether it changed a file.
+
+    Only a file has a history, and only by its whole path: `/a/b`, neither `/a/` nor `a/b`.
+    """
     for row in txn.db.execute(_LINE, (start,)):
         if row["finished"] is None or row["root"] == row["base"]:
             changed = False

@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from pachd.errors import NotFound, PachError
-from pachd.pfs import refs
+from pachd.errors import FailedPrecondition, PachError
+from pachd.pfs import pickers, refs
 from pachd.proto import metadata_pb2
 from pachd.store import Snapshot, Txn
 
@@ -25,7 +25,10 @@ pipelines: list[Callable[[Txn, Any], Target]] = []
 
 
 def edit(txn: Txn, edits: Sequence[metadata_pb2.Edit]) -> None:
-    """Apply edits in order, all or none. Raises PachError, with every edit that cannot be done and its number."""
+    """Apply edits in order, all or none.
+
+    Raises PachError, with every edit that cannot be done and its number; FailedPrecondition if a key is there already.
+    """
     wrong = []
     for number, each in enumerate(edits):
         try:
@@ -37,7 +40,8 @@ def edit(txn: Txn, edits: Sequence[metadata_pb2.Edit]) -> None:
         except PachError as err:
             wrong.append(f"edit #{number}: {err}")
     if wrong:
-        raise PachError("apply edits: " + "\n".join(wrong))
+        text = "apply edits: " + "\n".join(wrong)
+        raise FailedPrecondition(text) if "already exists" in text else PachError(text)
 
 
 def cluster(txn: Snapshot) -> dict[str, str]:
@@ -50,20 +54,18 @@ def _target(txn: Txn, each: metadata_pb2.Edit) -> Target:
     kind = each.WhichOneof("target")
     try:
         if kind == "project":
-            name = each.project.name
-            if not txn.db.execute("SELECT 1 FROM projects WHERE name=?", (name,)).fetchone():
-                raise NotFound(f'project "{name}" not found')
+            name = pickers.pick_project(txn, each.project)
             return _row(txn, "projects", "name", name, f'project "{name}"')
         if kind == "repo":
-            repo = refs.pick_repo(txn, each.repo)
+            repo = pickers.pick_repo(txn, each.repo)
             key = f"{repo.project}/{repo.name}.{repo.type}"
             return _row(txn, "repos", "pk", refs.repo_row(txn, repo)["pk"], f'repo "{key}"')
         if kind == "branch":
-            branch = refs.pick_branch(txn, each.branch)
+            branch = pickers.pick_branch(txn, each.branch)
             key = f"{branch.repo.project}/{branch.repo.name}.{branch.repo.type}@{branch.name}"
             return _row(txn, "branches", "pk", refs.branch_row(txn, branch)["pk"], f'branch "{key}"')
         if kind == "commit":
-            row = refs.pick_commit(txn, each.commit)
+            row = pickers.pick_commit(txn, each.commit)
             key = f"{row.repo.project}/{row.repo.name}.{row.repo.type}@{row.id}"
             return _row(txn, "commits", "pk", row.pk, f'commit "{key}"')
         if kind == "pipeline" and pipelines:

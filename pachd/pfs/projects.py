@@ -18,23 +18,27 @@ def ensure_default(txn: Txn) -> None:
 
 def create_project(txn: Txn, name: str, description: str = "", update: bool = False) -> None:
     """Make a project, or with `update` change its description. Raises AlreadyExists, or PachError for the name."""
-    try:
-        refs.check_name(name)
-        if len(name) > _MAX:
-            raise PachError(f'project name "{name}" is {len(name) - _MAX} characters longer than the {_MAX} max')
-        if not name[0].isalnum():
-            raise PachError(f"project names must start with an alphanumeric character, got {name!r}")
-    except PachError as err:
-        raise err.wrapped("invalid project name") from err
+    _check_name(name)
     if txn.db.execute("SELECT 1 FROM projects WHERE name=?", (name,)).fetchone():
         if not update:
             raise AlreadyExists(f'project "{name}" already exists\nproject {name} already exists')
         txn.db.execute("UPDATE projects SET description=? WHERE name=?", (description, name))
         return
     if update:
-        raise NotFound(f'project "{name}" not found')
+        raise NotFound(f'get project {name}: get project by name: project "{name}" not found')
     txn.db.execute("INSERT INTO projects (name, description, created) VALUES (?,?,?)", (name, description, txn.now))
     owners.project_created(txn, name)
+
+
+def _check_name(name: str) -> None:
+    try:
+        if len(name) > _MAX:
+            raise PachError(f'project name "{name}" is {len(name) - _MAX} characters longer than the {_MAX} max')
+        refs.check_name(name)
+        if not name[0].isalnum():
+            raise PachError("project names must start with an alphanumeric character")
+    except PachError as err:
+        raise err.wrapped("invalid project name") from err
 
 
 def require(txn: Snapshot, name: str) -> None:
@@ -57,10 +61,7 @@ def inspect_project(txn: Snapshot, name: str) -> pfs_pb2.ProjectInfo:
     """Return a project. Raises NotFound."""
     row = txn.db.execute("SELECT * FROM projects WHERE name=?", (name,)).fetchone()
     if row is None:
-        raise NotFound(
-            f'could not inspect project "{name}": error getting project "{name}": get project by name: '
-            f'project "{name}" not found'
-        )
+        raise NotFound(f'error getting project "{name}": get project by name: project "{name}" not found')
     return _info(txn, row)
 
 
@@ -71,14 +72,13 @@ def list_projects(txn: Snapshot) -> list[pfs_pb2.ProjectInfo]:
 
 def delete_project(txn: Txn, name: str, force: bool = False) -> None:
     """Delete a project; with `force` its repos too. Raises NotFound, or FailedPrecondition if it has repos."""
+    _check_name(name)
     if not txn.db.execute("SELECT 1 FROM projects WHERE name=?", (name,)).fetchone():
         raise NotFound(f'delete project "{name}": project "{name}" not found')
-    found = txn.db.execute("SELECT name, type FROM repos WHERE project=? ORDER BY pk DESC", (name,)).fetchall()
+    found = txn.db.execute("SELECT name, type FROM repos WHERE project=? ORDER BY name, pk", (name,)).fetchall()
     if found and not force:
-        names = " ".join(sorted({row["name"] for row in found}))
-        raise FailedPrecondition(
-            f'delete project "{name}": cannot delete project with {len(found)} repo(s): {names}; use force to delete it'
-        )
+        still = "\n".join(f"repo {Repo(name, row['name'], row['type'])} still exists" for row in found)
+        raise FailedPrecondition(f"cannot delete project {name}: {still}")
     for row in found:
         repos.drop(txn, Repo(name, row["name"], row["type"]))
     txn.db.execute("DELETE FROM projects WHERE name=?", (name,))

@@ -43,7 +43,7 @@ def afterwards(txn: Txn, fn: Callable[[Txn], None]) -> None:
 
 def forget(txn: Txn) -> None:
     """Forget what would have to be done at the end of the transaction, because what led to it was undone."""
-    for key in ("touched", "forced", "made", "afterwards", "commit set"):
+    for key in ("touched", "forced", "connected", "made", "afterwards", "commit set"):
         txn.state.pop(key, None)
 
 
@@ -85,9 +85,14 @@ def touch(txn: Txn, branch_pk: int) -> None:
 
 
 def force(txn: Txn, branch_pk: int) -> None:
-    """Note that a branch was connected anew: it gets a commit too."""
+    """Note that a branch gets a commit itself, not only what is below it."""
     txn.state.setdefault("forced", {})[branch_pk] = True
     touch(txn, branch_pk)
+
+
+def connected(txn: Txn, branch_pk: int) -> None:
+    """Note that a branch was connected anew: whether that may be is looked at in the end."""
+    txn.state.setdefault("connected", {})[branch_pk] = True
 
 
 def move_head(txn: Txn, branch_pk: int, commit_pk: int | None) -> None:
@@ -135,16 +140,20 @@ def make_empty(txn: Txn, branch_pk: int) -> int:
     """Make an empty AUTO commit without a parent for a branch and return its number: finished, or open and on the heads
     of its provenance if it has any."""
     branch = txn.db.execute("SELECT repo_pk, name FROM branches WHERE pk=?", (branch_pk,)).fetchone()
-    heads = txn.db.execute(
-        "SELECT b.head_pk FROM branch_provenance p JOIN branches b ON b.pk = p.source_pk WHERE p.branch_pk=?",
-        (branch_pk,),
-    ).fetchall()
-    made = make_commit(txn, branch["repo_pk"], branch["name"], pfs_pb2.AUTO, None, finished=not heads)
+    rows = txn.db.execute("SELECT source_pk FROM branch_provenance WHERE branch_pk=?", (branch_pk,)).fetchall()
+    return make_auto(txn, branch["repo_pk"], branch["name"], [row["source_pk"] for row in rows], None)
+
+
+def make_auto(txn: Txn, repo_pk: int, branch: str, sources: Sequence[int], parent_pk: int | None) -> int:
+    """Make an AUTO commit and return its number: open on the heads that the branches `sources` have now, or finished
+    and empty if there are none."""
+    made = make_commit(txn, repo_pk, branch, pfs_pb2.AUTO, parent_pk, finished=not sources)
     txn.db.executemany(
-        "INSERT OR IGNORE INTO commit_provenance (commit_pk, source_pk) VALUES (?,?)",
-        [(made, row["head_pk"]) for row in heads if row["head_pk"] is not None],
+        "INSERT OR IGNORE INTO commit_provenance (commit_pk, source_pk) "
+        "SELECT ?, head_pk FROM branches WHERE pk=? AND head_pk IS NOT NULL",
+        [(made, source) for source in sources],
     )
-    if heads:
+    if sources:
         txn.state.setdefault("made", []).append(made)
     return made
 
@@ -155,7 +164,7 @@ def run(txn: Txn) -> None:
         touched = list(txn.state.pop("touched", ()))
         others = [row for pk in txn.state.pop("made", ()) for row in refs.commit_rows(txn, "c.pk=?", (pk,))]
         forced = txn.state.pop("forced", {})
-        for pk in forced:  # nothing else connects branches
+        for pk in {**txn.state.pop("connected", {}), **forced}:  # nothing else connects branches
             _validate(txn, pk)
         below, order = _downstream(txn, touched)
         made = [row for pk in order if (pk in forced or pk in below) and (row := _advance(txn, pk)) is not None]

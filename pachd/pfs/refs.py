@@ -1,20 +1,22 @@
-"""Finding repos, branches and commits: by key, by reference (`master`, `<id>`, `master^2`, `master.1`), by picker."""
+"""Finding repos, branches and commits: by key, by reference (`master`, `<id>`, `master^2`, `master.1`)."""
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pachd.errors import NotFound, PachError
+from pachd.pfs import ancestry
 from pachd.proto import pfs_pb2
 from pachd.store import Snapshot
 from pachd.types import Branch, Commit, Repo
 
 _ID = re.compile(r"[0-9a-f]{12}4[0-9a-f]{19}")
+_WALK = 10_000  # so many at most, if nobody says how many
 _NAME = re.compile(r"[a-zA-Z0-9_-]+")
-_STEP = re.compile(r"([\^~.])(\d*)")
 _SELECT = """SELECT c.*, r.project, r.name, r.type FROM commits c JOIN repos r ON r.pk = c.repo_pk """
 
 
@@ -199,64 +201,45 @@ def resolve_commit(txn: Snapshot, commit: pfs_pb2.Commit | tuple[Repo, str]) -> 
     """
     if isinstance(commit, tuple):
         repo, text = commit
-        named = ""
+        asked, named = (text, "") if ancestry.like_id(text) else ("", text)
     else:
         if not commit.HasField("repo") and not commit.branch.HasField("repo"):
             raise PachError("pick commit tx: cannot pick commit with no ID or branch")
         repo = repo_of(commit.repo if commit.HasField("repo") else commit.branch.repo)
-        text, named = commit.id, commit.branch.name
-        if not repo.name or (not text and not named):
+        asked, named = commit.id, commit.branch.name
+        if not repo.name or (not asked and not named):
             raise PachError("pick commit tx: cannot pick commit with no ID or branch")
-    base, steps = _split(repo, text or named)
-    asked = "" if isinstance(commit, tuple) else text
-    start = _start(txn, repo, base, by_branch=not text, asked=asked)
-    for step, count in steps:
-        start = _step(txn, start, step, count)
-    return start
+        text = named + asked if asked[:1] in ("", "^", "~", ".") and named else asked
+    reference = ancestry.parse(repo, text)
+    start = _start(txn, repo, reference, asked, named, text)
+    if reference.from_root:
+        return from_root(txn, start, reference.offset, "pick commit tx: ")
+    return ancestor(txn, start, reference.offset, "pick commit tx: ") if reference.offset else start
 
 
-def _split(repo: Repo, text: str) -> tuple[str, list[tuple[str, int]]]:
-    at = next((i for i, char in enumerate(text) if char in "^~."), len(text))
-    base, rest = text[:at], text[at:]
-    steps: list[tuple[str, int]] = []
-    bare = False
-    while rest:
-        match = _STEP.match(rest)
-        if match is None or (match[1] == "." and not match[2]):
-            raise _bad_ancestry(repo, text)
-        if match[2] and match[1] != "." and steps and bare:  # ^^2: is it three steps or four?
-            raise _bad_ancestry(repo, text)
-        bare = not match[2]
-        steps.append((match[1], int(match[2]) if match[2] else 1))
-        rest = rest[match.end() :]
-    return base, steps
-
-
-def _bad_ancestry(repo: Repo, text: str) -> PachError:
-    return PachError(f"pick commit tx: calculate offset {repo}@{text}: count offset and clean: invalid ancestry format")
-
-
-def _start(txn: Snapshot, repo: Repo, base: str, by_branch: bool, asked: str) -> CommitRow:
+def _start(txn: Snapshot, repo: Repo, reference: ancestry.Reference, asked: str, named: str, text: str) -> CommitRow:
+    """The commit of a reference before it goes back. asked, named: the ID and the branch of the request, which
+    Pachyderm's errors repeat as they are."""
+    told = f"pick commit tx: commit {repo}@{asked} not found\n"
     try:
         found = repo_row(txn, repo)
     except NotFound as err:
-        raise NotFound(f"pick commit tx: commit {repo}@ not found\nrepo {repo} not found") from err
-    if is_id(base) and not by_branch:
-        row = find_commit(txn, found["pk"], base) or _alias(txn, found["pk"], base)
+        if not txn.db.execute("SELECT 1 FROM projects WHERE name=?", (repo.project,)).fetchone():
+            picking = "picking repo" if ancestry.like_id(reference.base) else "picking branch: picking repo"
+            again = "picking commit: " if text != reference.base else ""
+            raise NotFound(
+                f'pick commit tx: {again}picking commit: {picking}: picking project: project "{repo.project}" not found'
+            ) from err
+        raise NotFound(f"{told}repo {repo} not found") from err
+    if ancestry.like_id(reference.base):
+        row = find_commit(txn, found["pk"], reference.base.lower()) or _alias(txn, found["pk"], asked)
         if row is None:
-            raise NotFound(f"pick commit tx: commit {repo}@{base} not found")
+            raise NotFound(f"{told}commit {repo}@{text} not found")
         return row
-    if not _NAME.fullmatch(base):
-        raise NotFound(f'pick commit tx: commit {repo}@{base} not found\nbranch "" not found in repo {repo}')
-    branch = find_branch(txn, Branch(repo, base))
-    if branch is not None and branch["head_pk"] is not None:
-        return commit_row(txn, branch["head_pk"])
-    if is_id(base):
-        row = find_commit(txn, found["pk"], base) or _alias(txn, found["pk"], base)
-        if row is not None:
-            return row
-    named = "" if asked else base  # Pachyderm repeats the fields of the request: its ID, or its branch
-    raise NotFound(f'pick commit tx: commit {repo}@{asked} not found\nbranch "{named}" not found in repo {repo}')
+    branch = find_branch(txn, Branch(repo, reference.base))
+    if branch is None or branch["head_pk"] is None:
+        raise NotFound(f'{told}branch "{named}" not found in repo {repo}')
+    return commit_row(txn, branch["head_pk"])
 
 
 def _alias(txn: Snapshot, repo_pk: int, id: str) -> CommitRow | None:
@@ -270,27 +253,55 @@ def _alias(txn: Snapshot, repo_pk: int, id: str) -> CommitRow | None:
     return None if found is None else commit_row(txn, found["pk"])
 
 
-def _step(txn: Snapshot, start: CommitRow, step: str, count: int) -> CommitRow:
-    name = f"{start.repo.project}/{start.repo.name}.{start.repo.type}@{start.id}"
-    if step == ".":
-        chain = _ancestors(txn, start.pk)
-        if not 1 <= count <= len(chain):
-            raise PachError(
-                "pick commit tx: picking commit: invalid offset from branch root for head commit: "
-                f"{name}, offset: {(count - 1) % 2**32}, maximum depth: {len(chain)}"
-            )
-        return commit_row(txn, chain[-count])
+def ancestor(txn: Snapshot, start: CommitRow, offset: int, told: str = "") -> CommitRow:
+    """Return the commit `offset` before another one. Raises PachError, beginning with `told`, if there is none."""
     pk: int | None = start.pk
-    for done in range(count):
+    for done in range(offset):
         found = txn.db.execute("SELECT parent_pk FROM commits WHERE pk=?", (pk,)).fetchone()
         pk = found["parent_pk"]
         if pk is None:
             raise PachError(
-                "pick commit tx: picking commit: invalid offset for ancestor of commit: "
-                f"{name}, offset requested: {count}, offset traversable: {done}"
+                f"{told}picking commit: invalid offset for ancestor of commit: "
+                f"{_dotted(start)}, offset requested: {offset}, offset traversable: {done}"
             )
     assert pk is not None
     return commit_row(txn, pk)
+
+
+def from_root(txn: Snapshot, head: CommitRow, offset: int, told: str = "") -> CommitRow:
+    """Return the commit `offset` after the first one of those that a commit is built on.
+
+    One further than the commit itself is the commit again, as in Pachyderm. Raises PachError, beginning with `told`,
+    for what is beyond that.
+    """
+    chain = _ancestors(txn, head.pk)
+    if offset > len(chain):
+        raise PachError(
+            f"{told}picking commit: invalid offset from branch root for head commit: "
+            f"{_dotted(head)}, offset: {offset}, maximum depth: {len(chain)}"
+        )
+    return commit_row(txn, chain[max(len(chain) - 1 - offset, 0)])
+
+
+def _dotted(row: CommitRow) -> str:
+    return f"{row.repo.project}/{row.repo.name}.{row.repo.type}@{row.id}"
+
+
+def levels(txn: Snapshot, start: int, sql: str, limit: int = 0, depth: int = 0) -> Iterator[int]:
+    """Yield the numbers that `sql` leads to from `start`, step by step, each once: those that are nearer first.
+
+    sql: what one number leads to, as `pk`. limit, depth: how many, and how many steps; 0 is 10,000 and no limit.
+    """
+    seen, level, left = {start}, [start], limit or _WALK
+    while level and left > 0:
+        found = {row["pk"] for pk in level for row in txn.db.execute(sql, (pk,)).fetchall()} - seen
+        level = sorted(found)
+        seen |= found
+        yield from level[:left]
+        left -= len(level)
+        depth -= 1
+        if depth == 0:
+            return
 
 
 def _ancestors(txn: Snapshot, pk: int) -> list[int]:
@@ -301,43 +312,3 @@ def _ancestors(txn: Snapshot, pk: int) -> list[int]:
         (pk,),
     ).fetchall()
     return [row["pk"] for row in found]
-
-
-def pick_repo(txn: Snapshot, picker: pfs_pb2.RepoPicker) -> Repo:
-    """Return the repo that a picker names. Raises NotFound."""
-    if not picker.name.name:
-        raise PachError("invalid repo picker: no repo name")
-    repo = Repo(picker.name.project.name or "default", picker.name.name, picker.name.type or "user")
-    try:
-        repo_row(txn, repo)
-    except NotFound as err:
-        raise NotFound(
-            "picking repo: get repo info with id: "
-            f"repo (id=0, project={repo.project}, name={repo.name}, type={repo.type}) not found"
-        ) from err
-    return repo
-
-
-def pick_branch(txn: Snapshot, picker: pfs_pb2.BranchPicker) -> Branch:
-    """Return the branch that a picker names. Raises NotFound."""
-    if not picker.name.name:
-        raise PachError("invalid branch picker: no branch name")
-    branch = Branch(pick_repo(txn, picker.name.repo), picker.name.name)
-    branch_row(txn, branch)
-    return branch
-
-
-def pick_commit(txn: Snapshot, picker: pfs_pb2.CommitPicker) -> CommitRow:
-    """Return the commit that a picker names. Raises NotFound."""
-    kind = picker.WhichOneof("picker")
-    if kind == "branch_head":
-        branch = pick_branch(txn, picker.branch_head)
-        return resolve_commit(txn, (branch.repo, branch.name))
-    if kind == "id":
-        return resolve_commit(txn, (pick_repo(txn, picker.id.repo), picker.id.id))
-    if kind == "ancestor":
-        return _step(txn, pick_commit(txn, picker.ancestor.start), "^", picker.ancestor.offset)
-    if kind == "branch_root":
-        branch = pick_branch(txn, picker.branch_root.branch)
-        return _step(txn, resolve_commit(txn, (branch.repo, branch.name)), ".", picker.branch_root.offset + 1)
-    raise PachError("commit picker cannot be nil")

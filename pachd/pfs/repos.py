@@ -11,11 +11,14 @@ from pachd.store import Snapshot, Txn
 from pachd.types import Branch, Repo
 
 TYPES = ("user", "meta", "spec")
+RESERVED = "__filesets__"  # file sets are read as commits of it
 _PIPELINES = "cannot delete a repo associated with a pipeline - delete the pipeline instead"
 
 
 def create_repo(txn: Txn, repo: Repo, description: str = "", update: bool = False) -> None:
     """Make a repo, or with `update` change its description. Raises AlreadyExists, NotFound (its project), PachError."""
+    if repo.name == RESERVED:
+        raise PachError(f"{RESERVED} is a reserved name")
     refs.check_name(repo.name)
     if repo.type not in TYPES:
         raise PachError(f"invalid repo type {repo.type!r}: it is one of {', '.join(TYPES)}")
@@ -76,11 +79,11 @@ def inspect_repo(txn: Snapshot, repo: Repo) -> pfs_pb2.RepoInfo:
 
 
 def list_repos(txn: Snapshot, type: str = "", projects: Iterable[str] = ()) -> list[pfs_pb2.RepoInfo]:
-    """Return the repos of a type ("": all types) in the given projects (none: all), by name."""
+    """Return the repos of a type ("": all types) in the given projects (none: all), by project and name."""
     if type and type not in TYPES:
         raise PachError(f"invalid repo type {type!r}: it is one of {', '.join(TYPES)}")
     wanted = set(projects)
-    rows = txn.db.execute("SELECT * FROM repos ORDER BY name, pk").fetchall()
+    rows = txn.db.execute("SELECT * FROM repos ORDER BY project, name, pk").fetchall()
     return [
         _info(txn, row, details=False)
         for row in rows
@@ -112,7 +115,7 @@ def delete_repos(
     Raises PachError if one of them is a pipeline's or, unless `force`, in the provenance of another repo's branch.
     """
     done = []
-    rows = txn.db.execute("SELECT project, name FROM repos WHERE type='user' ORDER BY pk DESC").fetchall()
+    rows = txn.db.execute("SELECT project, name FROM repos WHERE type='user' ORDER BY project, name").fetchall()
     for row in rows:
         repo = Repo(row["project"], row["name"], "user")
         if projects is not None and repo.project not in projects:

@@ -32,7 +32,10 @@ def start_commit(txn: Txn, request: pfs_pb2.StartCommitRequest) -> Response:
     parent = request.parent if request.HasField("parent") else None
     if parent is not None and not (parent.id or parent.branch.name):
         parent = None
-    commit = commits.start_commit(txn, branch, parent, request.description)
+    try:
+        commit = commits.start_commit(txn, branch, parent, request.description)
+    except PachError as err:
+        raise err.wrapped("start commit in transaction") from err
     return Response(commit=refs.commit_pb(refs.resolve_commit(txn, (commit.repo, commit.id))))
 
 
@@ -47,16 +50,17 @@ def _squash(txn: Txn, request: pfs_pb2.SquashCommitSetRequest) -> None:
 def create_branch(txn: Txn, request: pfs_pb2.CreateBranchRequest) -> None:
     """Execute a CreateBranchRequest."""
     head = request.head if request.HasField("head") and (request.head.id or request.head.branch.name) else None
-    never = {
-        Branch(refs.repo_of(s.branch.repo), s.branch.name)
-        for s in request.branch_propagation_specs
-        if s.propagation_spec.never
-    }
+    provenance = [Branch(refs.repo_of(b.repo), b.name) for b in request.provenance]
+    never = set()
+    for spec in request.branch_propagation_specs:
+        source = Branch(refs.repo_of(spec.branch.repo), spec.branch.name)
+        if spec.propagation_spec.never or source not in provenance:
+            never.add(source)
     branches.create_branch(
         txn,
         Branch(refs.repo_of(request.branch.repo), request.branch.name),
         head,
-        [Branch(refs.repo_of(b.repo), b.name) for b in request.provenance],
+        provenance,
         request.trigger if request.HasField("trigger") else None,
         never,
     )
@@ -99,10 +103,10 @@ def inspect(txn: Snapshot, id: str) -> transaction_pb2.TransactionInfo:
 
 
 def list_all(txn: Snapshot) -> list[transaction_pb2.TransactionInfo]:
-    """Return the open transactions, oldest first."""
+    """Return the open transactions, newest first."""
     rows = txn.db.execute("SELECT info FROM transactions").fetchall()
     infos = [transaction_pb2.TransactionInfo.FromString(row["info"]) for row in rows]
-    return sorted(infos, key=lambda info: info.started.ToNanoseconds())
+    return sorted(infos, key=lambda info: info.started.ToNanoseconds(), reverse=True)
 
 
 def delete(txn: Txn, id: str) -> None:
@@ -168,9 +172,9 @@ def _one(txn: Txn, request: transaction_pb2.TransactionRequest) -> Response:
     for field, message in request.ListFields():
         executor = executors.get(field.name)
         if executor is None:
-            raise PachError(f"a request of kind {field.name} cannot be part of a transaction")
+            continue
         authorize = txn.state.get("authorize")  # while access control is active: may the caller?
         if authorize is not None and not authorize(txn, field.name, message):
             return Response()
         return executor(txn, message) or Response()
-    raise PachError("the request is empty")
+    raise PachError("unrecognized transaction request type")

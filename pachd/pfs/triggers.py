@@ -149,12 +149,17 @@ def _due(txn: Snapshot, trigger: pfs_pb2.Trigger, old_pk: int | None, new: refs.
 
 
 def _count(txn: Snapshot, new: refs.CommitRow, old: refs.CommitRow | None, enough: int) -> int:
-    """The commits since `old`, at most `enough`; the empty one that a branch began with is none."""
+    """The commits since `old`, at most `enough`; the empty one that a branch began with is none.
+
+    One that it began with and that a user made counts even if it is `old`, as in Pachyderm.
+    """
     count, current = 0, new
-    while count < enough and (old is None or current.pk != old.pk):
+    while count < enough:
         above = refs.parent(txn, current)
         if above is None:
             return count + (current.origin != pfs_pb2.AUTO)
+        if old is not None and current.id == old.id:
+            break
         count += 1
         current = above
     return count
