@@ -63,12 +63,10 @@ class Files:
 
     @read
     def DiffFile(self, snapshot: Snapshot, request: pfs_pb2.DiffFileRequest, call: Call) -> Iterator[Any]:
-        new_file = required_file(request, "new_file")
+        new_file = _checked(request, "new_file", "check new file commit")
+        asked = _checked(request, "old_file", "check old file commit") if request.HasField("old_file") else None
         new, new_commit = open_view(snapshot, new_file, call)
-        if request.HasField("old_file"):
-            old_file = required_file(request, "old_file")
-        else:
-            old_file = _same_in_parent(snapshot, new_file)
+        old_file = asked or _same_in_parent(snapshot, new_file)
         old, old_commit = open_view(snapshot, old_file, call) if old_file.HasField("commit") else (None, None)
         for a, b in diff(new, old, new_file.path, old_file.path):
             response = pfs_pb2.DiffFileResponse()
@@ -77,6 +75,15 @@ class Files:
             if b is not None and old_commit is not None:
                 response.old_file.CopyFrom(encode.file_info(b, old_commit))
             yield response
+
+
+def _checked(request: pfs_pb2.DiffFileRequest, field: str, told: str) -> pfs_pb2.File:
+    if not request.HasField(field):
+        raise PachError("file cannot be nil")
+    try:
+        return required_file(request, field)
+    except PachError as err:
+        raise err.wrapped(told) from err
 
 
 def _modify(txn: Txn, ingest: Ingest) -> None:

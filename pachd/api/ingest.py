@@ -4,11 +4,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from pachd.api.keys import normal_commit
+from pachd.api.keys import normal_commit, required_commit
 from pachd.api.service import Call
 from pachd.api.sources import fetch
 from pachd.api.threads import in_own_thread
-from pachd.errors import PachError
+from pachd.errors import InvalidArgument, PachError
 from pachd.pfs import refs, temporary
 from pachd.pfs.modify import Modification
 from pachd.proto import pfs_pb2
@@ -122,10 +122,15 @@ class Ingest:
             if kind != "set_commit":
                 raise PachError("first message must be a commit")
             self._call.authorize_now(request)
-            self.commit = normal_commit(request.set_commit)
+            self.commit = required_commit(request, "set_commit")
         elif kind == "delete_file":
             self.modification.delete(request.delete_file.path, request.delete_file.datum)
         elif kind == "copy_file":
+            if not request.copy_file.HasField("src"):
+                raise InvalidArgument(
+                    "validate recv: invalid ModifyFileRequest.CopyFile: embedded message failed validation | "
+                    "caused by: invalid CopyFile.Src: value is required"
+                )
             self._call.authorize_now(request)
             self._copy(request.copy_file)
         elif kind == "set_commit":
