@@ -83,28 +83,13 @@ class Call:
                 protocol = await self._channel.__connect__()
                 self._stream = protocol.processor.connection.create_stream(wrapper=self._wrapper)
                 self._receiver: wire.Receiver | None = None
-                self._release = await self._stream.send_request(self._headers(), _processor=protocol.processor)
+                scheme, authority = self._channel._scheme, self._channel._authority
+                headers = request_headers(self._path, scheme, authority, self._timeout, self._metadata)
+                self._release = await self._stream.send_request(headers, _processor=protocol.processor)
         except BaseException:
             self._stop_timer()
             raise
         return self
-
-    def _headers(self) -> list[tuple[str, str]]:
-        channel = self._channel
-        headers = [
-            (":method", "POST"),
-            (":scheme", channel._scheme),
-            (":path", self._path),
-            (":authority", channel._authority),
-            ("te", "trailers"),
-            ("content-type", "application/grpc"),
-            ("user-agent", USER_AGENT),
-        ]
-        if self._timeout is not None:
-            headers.append(("grpc-timeout", encode_timeout(self._timeout)))
-        if self._metadata:
-            headers += encode_metadata(self._metadata)
-        return headers
 
     async def __aexit__(self, *exc: object) -> None:
         self._stop_timer()
@@ -130,24 +115,48 @@ class Call:
             answer = self._stream.trailers or self._stream.headers
             if answer is None or "grpc-status" not in dict(answer):
                 raise
-            _check_status(dict(answer))  # the server had answered before it ended the stream
+            check_status(dict(answer))  # the server had answered before it ended the stream
             raise
 
     async def _batch(self) -> list[bytes]:
         if self._receiver is None:
             headers = dict(await self._stream.recv_headers())
-            _check_headers(headers)
+            check_headers(headers)
             if "grpc-status" in headers:  # there is nothing but trailers
-                _check_status(headers)
+                check_status(headers)
                 return []
             self._receiver = wire.Receiver(self._stream)
         messages = await self._receiver.batch()
         if not messages:
-            _check_status(dict(await self._stream.recv_trailers()))
+            check_status(dict(await self._stream.recv_trailers()))
         return messages
 
 
-def _check_headers(headers: Mapping[str, str]) -> None:
+def request_headers(
+    path: str, scheme: str, authority: str, timeout: float | None, metadata: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Return the headers of a call.
+
+    :param timeout: seconds for the whole call; None: no limit.
+    """
+    headers = [
+        (":method", "POST"),
+        (":scheme", scheme),
+        (":path", path),
+        (":authority", authority),
+        ("te", "trailers"),
+        ("content-type", "application/grpc"),
+        ("user-agent", USER_AGENT),
+    ]
+    if timeout is not None:
+        headers.append(("grpc-timeout", encode_timeout(timeout)))
+    if metadata:
+        headers += encode_metadata(metadata)
+    return headers
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raise GRPCError if what answers is no gRPC server."""
     status = headers.get(":status", "")
     if status != "200":
         raise GRPCError(_HTTP_STATUS.get(status, Status.UNKNOWN), f"the server answered with the HTTP status {status}")
@@ -155,7 +164,8 @@ def _check_headers(headers: Mapping[str, str]) -> None:
         raise GRPCError(Status.UNKNOWN, "the server does not speak gRPC")
 
 
-def _check_status(trailers: Mapping[str, str]) -> None:
+def check_status(trailers: Mapping[str, str]) -> None:
+    """Raise GRPCError if a call ended in an error."""
     value = trailers.get("grpc-status")
     if value == "0":
         return

@@ -15,7 +15,7 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any, Self
@@ -27,7 +27,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from h2.exceptions import H2Error
 
-from pachd import calls, streams, wire
+from pachd import calls, direct, streams, wire
 from pachd.proto import (  # noqa: F401  (importing them fills the descriptor pool)
     admin_pb2,
     auth_pb2,
@@ -43,6 +43,8 @@ from pachd.proto import (  # noqa: F401  (importing them fills the descriptor po
     version_pb2,
     worker_pb2,
 )
+
+_Options = tuple[str, float | None, Mapping[str, str]]  # of a call: path, timeout in seconds, metadata
 
 
 class RpcError(Exception):
@@ -78,7 +80,8 @@ class Client:
         self._token = token
         self._timeout = timeout
         self._host, self._port, self._tls = _parse_address(address)
-        self._channels: dict[int, calls.Channel] = {}
+        self._channels: dict[int, calls.Channel] = {}  # by process, as what follows
+        self._direct: dict[int, direct.Connections] = {}
         self.pfs = Service(self, "pfs_v2.API")
         self.pps = Service(self, "pps_v2.API")
         self.transaction = Service(self, "transaction_v2.API")
@@ -95,6 +98,9 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; a later call opens it again."""
+        connections = self._direct.pop(os.getpid(), None)
+        if connections is not None:
+            connections.close()
         channel = self._channels.pop(os.getpid(), None)
         if channel is not None:
             calls.loop().call_soon_threadsafe(channel.close)
@@ -132,9 +138,18 @@ class Client:
 
     def _open(self, path: str, timeout: float | None, metadata: Mapping[str, str]) -> calls.Call:
         """Return a call to be entered on the loop, on whose thread this runs."""
-        if self._token:
-            metadata = {"authn-token": self._token, **metadata}
-        return calls.Call(self._channel(), path, self._timeout if timeout is None else timeout, metadata)
+        return calls.Call(self._channel(), path, timeout, metadata)
+
+    def _exchange(self, path: str, timeout: float | None, metadata: Mapping[str, str], data: bytes) -> bytes | None:
+        """Send a whole request, framed; return the one reply."""
+        if not self._tls:
+            connections = self._direct.get(os.getpid())
+            if connections is None:
+                connections = self._direct.setdefault(os.getpid(), direct.Connections(self._host, self._port))
+            carried_out, reply = connections.call(path, timeout, metadata, data)
+            if carried_out:
+                return reply
+        return calls.run(_exchange(partial(self._open, path, timeout, metadata), data))
 
     def _translate(self, error: BaseException) -> BaseException:
         if isinstance(error, GRPCError):
@@ -192,25 +207,30 @@ class Method:
         timeout: float | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Any:
-        call = partial(self._client._open, self.path, timeout, metadata or {})
+        client = self._client
+        metadata = metadata or {}
+        if client._token:
+            metadata = {"authn-token": client._token, **metadata}
+        options = self.path, client._timeout if timeout is None else timeout, metadata
+        call = partial(client._open, *options)
         if self._client_streams:
             if request is None or isinstance(request, Message):
                 raise TypeError(f"{self.name} takes an iterable of {self.request_type.__name__}")
-            return self._replies(call, iter(request)) if self._server_streams else self._upload(call, request)
+            return self._replies(call, iter(request)) if self._server_streams else self._upload(options, request)
         if request is None:
             request = self.request_type()
         if not isinstance(request, self.request_type):
             raise TypeError(f"{self.name} takes a {self.request_type.__name__}, not a {type(request).__name__}")
         data = wire.frame(request.SerializeToString())
-        return self._replies(call, data) if self._server_streams else self._run(_exchange(call, data))
+        return self._replies(call, data) if self._server_streams else self._run(client._exchange, *options, data)
 
     def _replies(self, call: streams.Open, requests: bytes | Iterator[Message]) -> streams.Replies:
         return streams.Replies(call, self._client._translate, self.reply_type.FromString, requests)
 
-    def _run(self, coroutine: Coroutine[Any, Any, bytes | None]) -> Any:
-        """Return the reply that a coroutine gets; errors are RpcError."""
+    def _run(self, exchange: Callable[..., bytes | None], *args: Any) -> Any:
+        """Return the reply that `exchange(*args)` gets; errors are RpcError."""
         try:
-            reply = calls.run(coroutine)
+            reply = exchange(*args)
         except (Exception, asyncio.CancelledError, CancelledError) as e:
             error = self._client._translate(e)
             if error is e:
@@ -218,7 +238,7 @@ class Method:
             raise error from None
         return None if reply is None else self.reply_type.FromString(reply)
 
-    def _upload(self, call: streams.Open, requests: Iterable[Message]) -> Any:
+    def _upload(self, options: _Options, requests: Iterable[Message]) -> Any:
         """Send many requests, get one reply. The iterable runs in the caller's thread, a few writes ahead."""
         batcher: wire.Batcher[Message] = wire.Batcher()
         upload: streams.Upload | None = None
@@ -230,18 +250,18 @@ class Method:
                     data = batcher.take()  # a slow producer: let the server work meanwhile
                 if data:
                     flushed = time.monotonic()
-                    upload = upload or streams.Upload(call)
+                    upload = upload or streams.Upload(partial(self._client._open, *options))
                     if not upload.write(data):
                         break
             if upload is None:
-                return self._run(_exchange(call, batcher.take()))
+                return self._run(self._client._exchange, *options, batcher.take())
             upload.write(batcher.take())
             upload.finish()
         except BaseException:  # the caller's iterable failed: nothing may be committed
             if upload is not None:
                 upload.cancel()
             raise
-        return self._run(upload.reply())
+        return self._run(calls.run, upload.reply())
 
 
 async def _exchange(open_call: streams.Open, data: bytes) -> bytes | None:

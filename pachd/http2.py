@@ -188,7 +188,7 @@ class Connection(H2Connection):
         known = self._decoded.get(block)
         if known is not None:
             return known
-        before = _state(self.decoder.header_table)
+        before = state(self.decoder.header_table)
         raw = list(_decode_headers(self.decoder, block))
         try:
             text = [(name.decode("ascii"), value.decode("ascii")) for name, value in raw]
@@ -196,7 +196,7 @@ class Connection(H2Connection):
             raise ProtocolError("a header is not ASCII") from None
         if not any(name == b"content-length" or (name == b":status" and value[:1] == b"1") for name, value in raw):
             raw = []
-        if not _same(_state(self.decoder.header_table), before):
+        if not same(state(self.decoder.header_table), before):
             self._decoded.clear()
         elif len(block) <= _KEPT_SIZE:
             if len(self._decoded) >= _KEPT_BLOCKS:
@@ -242,7 +242,7 @@ class Connection(H2Connection):
         for at in range(0, len(block), limit):
             part = block[at : at + limit]
             last = _END_HEADERS if at + limit >= len(block) else 0
-            self._data_to_send += _head(len(part), kind, flags | last, stream_id) + part
+            self._data_to_send += frame_head(len(part), kind, flags | last, stream_id) + part
             kind, flags = _CONTINUATION, 0
 
     def _encode(self, headers: Headers) -> bytes:
@@ -251,7 +251,7 @@ class Connection(H2Connection):
         fixed = []
         for name, value in headers:
             if name in _VARYING:
-                varying += b"\0" + _string(name.encode()) + _string(value.encode())
+                varying += literal((name, value))
             else:
                 fixed.append((name, value))
         table = self.encoder.header_table
@@ -260,10 +260,10 @@ class Connection(H2Connection):
         key = tuple(fixed)
         block = self._encoded.get(key)
         if block is None:
-            before = _state(table)
+            before = state(table)
             resized = table.resized
             block = self.encoder.encode(fixed)
-            if resized or not _same(_state(table), before):
+            if resized or not same(state(table), before):
                 self._encoded.clear()
             elif len(block) <= _KEPT_SIZE:
                 if len(self._encoded) >= _KEPT_BLOCKS:
@@ -284,7 +284,7 @@ class Connection(H2Connection):
             stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
         stream.outbound_flow_control_window -= size
         self.outbound_flow_control_window -= size
-        return _head(size, _DATA, _END_STREAM if end else 0, stream_id)
+        return frame_head(size, _DATA, _END_STREAM if end else 0, stream_id)
 
     def data_to_send(self, amount: int | None = None) -> bytes:
         """Return what is to be sent, and forget it."""
@@ -293,22 +293,30 @@ class Connection(H2Connection):
         return super().data_to_send(amount)
 
 
-def _head(size: int, kind: int, flags: int, stream_id: int) -> bytes:
+def frame_head(size: int, kind: int, flags: int, stream_id: int) -> bytes:
+    """Return the nine bytes before the body of a frame."""
     return size.to_bytes(3, "big") + bytes((kind, flags)) + stream_id.to_bytes(4, "big")
+
+
+def literal(header: tuple[str, str]) -> bytes:
+    """Return a header written out, for a block that leaves the compression table alone."""
+    name, value = header
+    return b"\0" + _string(name.encode()) + _string(value.encode())
 
 
 def _string(value: bytes) -> bytes:
     return bytes(encode_integer(len(value), 7)) + value
 
 
-_State = tuple[int, int, object]
+State = tuple[int, int, object]
 
 
-def _state(table: HeaderTable) -> _State:
+def state(table: HeaderTable) -> State:
     """What shows that a compression table has changed: a new entry is a new object at the front."""
     entries = table.dynamic_entries
     return table.maxsize, len(entries), entries[0] if entries else None
 
 
-def _same(a: _State, b: _State) -> bool:
+def same(a: State, b: State) -> bool:
+    """Whether a table has not changed between two looks."""
     return a[0] == b[0] and a[1] == b[1] and a[2] is b[2]
