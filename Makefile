@@ -61,10 +61,13 @@ $(eval $(call ENVIRONMENT,.venv-dvc,benchmarks/dvc.lock))
 demo: $(MAIN)  ## the whole loop on 1,797 digit scans; KEEP=1 leaves everything running
 	$(PY) -m howdah demo $(if $(filter-out 0,$(KEEP)),--keep)
 
+# Tests wait for servers as often as they work: one process more than there are processors.
+WORKERS ?= $(shell n=$$(( $$(nproc) + 1 )); echo $$(( n > 4 ? 4 : n )))
+
 .PHONY: test
 test: check $(PYTHON_PACHYDERM) $(PACHYDERM_SDK)  ## check, then every test
 	@.ci/system-packages test
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) $(ARGS)
 
 .PHONY: check
 check: $(MAIN)  ## lint, types, layers, generated modules

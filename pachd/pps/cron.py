@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from pachd.errors import PachError
@@ -52,8 +52,8 @@ def latest(txn: Snapshot, cron: pps_pb2.CronInput) -> int:
     return max([start, *stamps])
 
 
-def tick(store: Store, cron: pps_pb2.CronInput, ns: int) -> None:
-    """Commit one tick."""
+def tick(store: Store, cron: pps_pb2.CronInput, ns: int, wanted: Callable[[Snapshot], bool] = lambda txn: True) -> None:
+    """Commit one tick, if it is still wanted when it is its turn to write."""
     repo = refs.repo_pb(repo_of(cron))
     commit = pfs_pb2.Commit(repo=repo, branch=pfs_pb2.Branch(repo=repo, name="master"))
     with modify.Modification(store) as change:
@@ -61,7 +61,8 @@ def tick(store: Store, cron: pps_pb2.CronInput, ns: int) -> None:
             change.delete("/")
         change.append(f"/{_stamp(ns)}", b"")
         with writing(store) as txn:
-            modify.modify_file(txn, commit, change)
+            if wanted(txn):
+                modify.modify_file(txn, commit, change)
 
 
 def run_now(store: Store, pipeline: pps_pb2.Pipeline) -> None:
@@ -77,6 +78,11 @@ def run_now(store: Store, pipeline: pps_pb2.Pipeline) -> None:
     now = system.now_ns()
     for cron in found:
         tick(store, cron, now)
+
+
+def _ticks(txn: Snapshot, key: tuple[int, int, str]) -> bool:
+    """Whether the pipeline has this version still, and is not stopped: it may have been since the clock looked."""
+    return any((row["pk"], row["shown"]) == key[:2] for row in pipelines.running(txn))
 
 
 class Clock:
@@ -133,7 +139,7 @@ class Clock:
             due = next_time(self._seen[key])
             if due > system.now_ns() or self._stopping:
                 return max(0.0, (due - system.now_ns()) / _SECOND)
-            tick(self._store, cron, due)
+            tick(self._store, cron, due, lambda txn: _ticks(txn, key))
             self._seen[key] = due
         return 0.0
 

@@ -26,7 +26,7 @@ def head(client: Client, name: str) -> str:
 
 
 def follows(client: Client, id: str) -> bool:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while head(client, "live") != id and time.monotonic() < deadline:
         time.sleep(0.05)
     return head(client, "live") == id

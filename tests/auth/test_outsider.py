@@ -86,7 +86,7 @@ def test_an_outsider_changes_nothing_of_others(tmp_path: Path) -> None:
         channel = grpc.insecure_channel(server.address)
         rpcs = methods()
         until = time.monotonic() + SECONDS
-        while time.monotonic() < until:
+        while time.monotonic() < until or codes["PERMISSION_DENIED"] <= 20:
             method = maker.random.choice(rpcs)
             path = f"/{method.containing_service.full_name}/{method.name}"
             sent = maker.requests(method)
@@ -98,7 +98,7 @@ def test_an_outsider_changes_nothing_of_others(tmp_path: Path) -> None:
             except grpc.RpcError as error:
                 code, details = error.code().name, error.details() or ""
             codes[code] += 1
-            if code == "INTERNAL" and "is not a valid message" not in details:
+            if code == "INTERNAL" and "failed inside pachd" in details:
                 wrong.append(f"{path}: {details[:300]}: {[data[:80].hex() for data in sent[:3]]}")
         after = state(guarded.root)
     assert after == before, f"HOWDAH_FUZZ_SEED={SEED}: {sorted(set(after) ^ set(before))}"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.processes import ROOT, Pachd, running
+from tests.sharing import locked
 
 HERE = Path(__file__).parent
 
@@ -22,7 +23,7 @@ def interpreter(environment: str) -> str:
 
 def steps(environment: str, script: str, server: Pachd, prefix: str) -> dict[str, Any]:
     command = [interpreter(environment), str(HERE / script), "127.0.0.1", str(server.port), prefix]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stdout + done.stderr + server.text()[-4000:]
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
@@ -106,7 +107,7 @@ def test_python_pachyderms_own_suite(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     context = {"pachd_address": f"grpc://localhost:{server.port}"}
     config.write_text(json.dumps({"user_id": "x", "v2": {"active_context": "t", "contexts": {"t": context}}}))
-    with running(server):
+    with locked("usual-ports"), running(server):
         done = subprocess.run(
             [interpreter(".venv-python-pachyderm"), "-m", "pytest", "tests", "-q", "-p", "no:cacheprovider"]
             + ["--timeout=60", "--timeout-method=signal", "-rfE"],

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT
+from tests.sharing import locked
 
 FIELDS = {"rounds", "who_labelled", "accuracy_before", "rollback", "seconds"}
 ROUND = {"labels", "commit", "commits_on_labels", "sync_seconds", "jobs", "accuracy"}
@@ -18,7 +19,8 @@ JOB = {"pipeline", "state", "processed", "skipped", "failed", "total"}
 def test_demo(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     command = [sys.executable, "-m", "howdah", "demo", "--report", str(report), "--data", str(tmp_path / "data")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1100, cwd=ROOT)
+    with locked("usual-ports"):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1100, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(report.read_text())
     assert set(found) == FIELDS

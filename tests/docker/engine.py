@@ -21,7 +21,7 @@ from typing import Any
 _ADD_BRIDGE, _REMOVE_BRIDGE, _SET_FLAGS = 0x89A0, 0x89A1, 0x8914  # of ioctl, from linux/sockios.h
 _NUMBERS = itertools.count()
 IMAGE = "howdah-test:1"
-START_SECONDS = 60.0
+START_SECONDS = 240.0
 PROGRAMS = ("dash", "cat", "env", "id", "ln", "ls", "mkdir", "pwd", "rm", "seq", "sleep", "tr", "wc")
 _LEFT_OUT = {"__pycache__", "ensurepip", "idlelib", "lib2to3", "site-packages", "test", "tests", "tkinter"}
 
@@ -94,7 +94,7 @@ class Engine:
         """A connection to it."""
         import docker
 
-        client = docker.APIClient(base_url=self.address, version="auto", timeout=60)
+        client = docker.APIClient(base_url=self.address, version="auto", timeout=240)
         try:
             yield client
         finally:

@@ -99,11 +99,11 @@ def test_exit_code_both_streams_and_stdin(make: Callable[..., Container]) -> Non
 
 def test_timeout_also_of_code_that_prints_without_end(make: Callable[..., Container]) -> None:
     box = make()
-    for script in ("echo before; sleep 60", "while :; do echo on and on; done"):
+    for script in ("echo before; sleep 1000", "while :; do echo on and on; done"):
         began = time.monotonic()
         with pytest.raises(Failed, match="timed out after 1 seconds"):
             run(box, script, timeout=1.0)
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 200
     assert run(box, "echo again") == (0, [b"again"])
 
 
@@ -213,14 +213,14 @@ class Loop:
     def newest(self, name: str) -> pps_pb2.JobInfo:
         return next(iter(self.client.pps.ListJob(pps_pb2.ListJobRequest(pipeline=pipeline(name)))))
 
-    def job(self, name: str, timeout: float = 90) -> pps_pb2.JobInfo:
+    def job(self, name: str, timeout: float = 240) -> pps_pb2.JobInfo:
         request = pps_pb2.InspectJobRequest(job=self.newest(name).job, wait=True, details=True)
         return self.client.pps.InspectJob(request, timeout=timeout)
 
     def pipeline(self, name: str) -> pps_pb2.PipelineInfo:
         return self.client.pps.InspectPipeline(pps_pb2.InspectPipelineRequest(pipeline=pipeline(name)))
 
-    def wait_for(self, name: str, state: int, seconds: float = 60) -> pps_pb2.PipelineInfo:
+    def wait_for(self, name: str, state: int, seconds: float = 240) -> pps_pb2.PipelineInfo:
         until = time.monotonic() + seconds
         while (info := self.pipeline(name)).state != state:
             assert time.monotonic() < until, (pps_pb2.PipelineState.Name(info.state), info.reason)
@@ -236,7 +236,7 @@ class Loop:
         return "\n".join(message.message for message in self.client.pps.GetLogs(request))
 
 
-def wait_until(done: Callable[[], Any], seconds: float = 60) -> None:
+def wait_until(done: Callable[[], Any], seconds: float = 240) -> None:
     until = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < until, "it does not happen"
@@ -430,7 +430,7 @@ def test_docker_only_waits_for_the_engine_and_for_the_image(engine: Engine, tmp_
             assert "no Docker engine answers" in info.reason
             assert loop.newest("wait").state not in (pps_pb2.JOB_FAILURE, pps_pb2.JOB_SUCCESS)
             own.start()
-            until = time.monotonic() + 60
+            until = time.monotonic() + 240
             while "cannot pull the image" not in (info := loop.pipeline("wait")).reason:
                 assert time.monotonic() < until, info.reason
                 time.sleep(0.1)

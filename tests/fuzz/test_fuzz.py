@@ -108,7 +108,7 @@ class Caller:
         shown = [data[:60].hex() for data in sent[:3]]
         if code is grpc.StatusCode.DEADLINE_EXCEEDED and not waits:
             self.wrong.append(f"{path} hangs: {shown}")
-        elif code is grpc.StatusCode.INTERNAL and "is not a valid message" not in details:
+        elif code is grpc.StatusCode.INTERNAL and "failed inside pachd" in details:
             self.wrong.append(f"{path}: INTERNAL {details[:200]}: {shown}")
         elif code is grpc.StatusCode.UNAVAILABLE and "connect" in details.lower():
             self.wrong.append(f"{path}: pachd is gone ({details[:200]}): {shown}")
@@ -144,7 +144,7 @@ def test_refused_calls_change_nothing(server: Pachd) -> None:
         _seed(client)
         before = _state(client)
         count = 0
-        while time.monotonic() < end and len(caller.wrong) < 10:
+        while (time.monotonic() < end or count <= 100) and len(caller.wrong) < 10:
             path, code, details = caller.call()
             count += 1
             after = _state(client)
@@ -167,7 +167,7 @@ def test_many_hostile_callers_at_once(server: Pachd) -> None:
         _seed(client)
 
         def work(caller: Caller) -> None:
-            while time.monotonic() < end and len(caller.wrong) < 10:
+            while (time.monotonic() < end or caller.codes.total() <= 50) and len(caller.wrong) < 10:
                 caller.call()
 
         threads = [threading.Thread(target=work, args=(caller,)) for caller in callers]

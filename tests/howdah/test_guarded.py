@@ -61,7 +61,7 @@ def mount(url: str, name: str) -> None:
 
 def end(process: "subprocess.Popen[str]") -> tuple[int, str]:
     process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=240)
     return process.returncode, error
 
 
@@ -74,7 +74,7 @@ def test_another_pachd(guarded: Guarded, tmp_path: Path) -> None:
     options: list[Any] = ["--pachd-address", address, "--mount-port", str(port)]
     for more, reason in (([], "no pachd answers"), (["--pachd-ca-file", ca], "give a token with --pachd-token-file")):
         refused = up(tmp_path / "data", *options, *more)
-        _, error = refused.communicate(timeout=60)
+        _, error = refused.communicate(timeout=240)
         assert refused.returncode == 1 and reason in error
     process = up(tmp_path / "data", *options, "--pachd-ca-file", ca, "--pachd-token-file", token)
     try:

@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from tests.processes import ROOT, free_port
+from tests.sharing import locked
 
-STOP_SECONDS = 30.0  # on a machine that is busy with other things; alone it takes one or two
+STOP_SECONDS = 120.0  # on a machine that is busy with other things; alone it takes one or two
 
 
 class Terminal:
@@ -45,7 +46,7 @@ class Terminal:
     def end(self, seconds: float = STOP_SECONDS) -> int:
         """Its exit code."""
         self._read(lambda: False, seconds)
-        until = time.monotonic() + (5 if self._terminal >= 0 else seconds)
+        until = time.monotonic() + seconds
         while (found := os.waitpid(self.pid, os.WNOHANG))[0] == 0 and time.monotonic() < until:
             time.sleep(0.02)
         assert found[0] == self.pid, f"it still runs after {seconds} s: {self.seen.decode()}"
@@ -76,7 +77,7 @@ class Terminal:
 @pytest.fixture
 def usual_ports_taken() -> Iterator[None]:
     """The demo takes the usual ports only where they are free."""
-    with contextlib.ExitStack() as stack:
+    with locked("usual-ports"), contextlib.ExitStack() as stack:
         for port in (30650, 9002, 8080):
             holder = stack.enter_context(socket.socket())
             with contextlib.suppress(OSError):

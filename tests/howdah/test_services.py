@@ -17,7 +17,7 @@ from howdah.services import Service, ServiceError, Services
 from tests.processes import ROOT, Pachd, free_port
 
 
-def sleeper(tmp_path: Path, name: str, code: str = "import time; time.sleep(60)", seconds: float = 10) -> Service:
+def sleeper(tmp_path: Path, name: str, code: str = "import time; time.sleep(60)", seconds: float = 120) -> Service:
     """A service that is ready when its file is there and writes a line to `order` when it is told to stop."""
     ready = tmp_path / name
     program = (
@@ -48,17 +48,25 @@ def test_children_of_children_are_gone_too(tmp_path: Path) -> None:
         while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text():
             time.sleep(0.02)
     pid = int((tmp_path / "child").read_text())
-    for _ in range(100):
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            break
+    end = time.monotonic() + 60
+    while _lives(pid):
+        assert time.monotonic() < end, "the child of a stopped service lives on"
         time.sleep(0.02)
-    else:
-        pytest.fail("the child of a stopped service lives on")
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_death_is_told_with_the_end_of_the_log(tmp_path: Path) -> None:
+    end = tmp_path / "end"
+    wait = f"import os, time\nwhile not os.path.exists({str(end)!r}):\n    time.sleep(0.02)\n"
     with Services() as running:
-        running.start(sleeper(tmp_path, "a", "import time; time.sleep(0.3); raise SystemExit('no space left')"))
+        running.start(sleeper(tmp_path, "a", wait + "raise SystemExit('no space left')"))
+        end.touch()
         dead = running.watch(0.05)
         assert dead is not None and dead.name == "a" and "no space left" in dead.tail()
 
@@ -101,10 +109,10 @@ def test_up_without_label_studio(tmp_path: Path, end: signal.Signals) -> None:
         assert up.responds(f"http://127.0.0.1:{mount}/health")
         children = psutil.Process(process.pid).children(recursive=True)
         second = howdah("up", "--data", str(tmp_path / "other"), "--no-label-studio", *ports)
-        _, error = second.communicate(timeout=60)
+        _, error = second.communicate(timeout=240)
         assert second.returncode == 1 and "listens on" in error
         process.send_signal(end)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=240)
         assert process.returncode == (130 if end == signal.SIGINT else 0), error
         assert not any(child.is_running() for child in children)
         assert not os.path.ismount(tmp_path / "data/pfs")
@@ -121,7 +129,7 @@ def test_up_on_another_pachd_and_death_of_a_child(tmp_path: Path, pachd_process:
         assert "mount-server" in process.stdout.readline()
         (child,) = psutil.Process(process.pid).children()
         child.kill()
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=240)
         assert process.returncode == 1 and "mount-server ended with exit code -9" in error
     finally:
         process.kill()
@@ -130,5 +138,5 @@ def test_up_on_another_pachd_and_death_of_a_child(tmp_path: Path, pachd_process:
 
 def test_up_with_an_address_where_nothing_is(tmp_path: Path) -> None:
     process = howdah("up", "--data", str(tmp_path / "data"), "--pachd-address", f"127.0.0.1:{free_port()}")
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=240)
     assert process.returncode == 1 and "no pachd answers" in error

@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests import sharing
 from tests.label_studio.folder_server import Folder, serve
 from tests.processes import ROOT, Server, free_port, running
 
@@ -134,12 +135,8 @@ def _version() -> str:
 
 def make_migrated() -> Path:
     """A data folder with a migrated database and the first user; made once, kept for the next runs."""
-    import tempfile
-
-    keep = Path(tempfile.gettempdir()) / f"howdah-tests-{os.getuid()}" / f"label-studio-{_version()}"
-    keep.parent.mkdir(parents=True, exist_ok=True)
-    with open(keep.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    keep = sharing.folder() / f"label-studio-{_version()}"
+    with sharing.locked(keep.name):
         if not (keep / "label_studio.sqlite3").exists():
             making = keep.with_suffix(".making")
             shutil.rmtree(making, ignore_errors=True)
@@ -228,7 +225,7 @@ def page() -> Iterator[Any]:
         browser.close()
 
 
-def eventually(check: Any, seconds: float = 10.0) -> Any:
+def eventually(check: Any, seconds: float = 120.0) -> Any:
     """Call until it is true; its value."""
     end = time.monotonic() + seconds
     while not (value := check()):

@@ -148,13 +148,13 @@ def serve() -> Iterator[Any]:
             servers.append(server)
             return port
 
-        return asyncio.run_coroutine_threadsafe(begin(), loop).result(10)
+        return asyncio.run_coroutine_threadsafe(begin(), loop).result(120)
 
     yield start
     for server in servers:
         loop.call_soon_threadsafe(server.close)
     loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+    thread.join(120)
 
 
 class TestBatching:

@@ -1,6 +1,8 @@
 """What tests of pipelines share: repos, files, specs and waiting, over the wire."""
 
 import json
+import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -65,7 +67,7 @@ def job_list(client: Client, name: str, **more: Any) -> list[pps_pb2.JobInfo]:
 def last_job(client: Client, name: str) -> pps_pb2.JobInfo:
     """The newest job, when it has ended."""
     newest = job_list(client, name, number=1)[0]
-    return client.pps.InspectJob(pps_pb2.InspectJobRequest(job=newest.job, wait=True, details=True), timeout=60)
+    return client.pps.InspectJob(pps_pb2.InspectJobRequest(job=newest.job, wait=True, details=True), timeout=240)
 
 
 def names(client: Client, name: str, type: str = "user") -> list[str]:
@@ -86,7 +88,69 @@ def commit_infos(client: Client, name: str, all: bool = False) -> list[pfs_pb2.C
     return list(client.pfs.ListCommit(pfs_pb2.ListCommitRequest(repo=repo(name), all=all)))
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+class Gate:
+    """Where code in a sandbox waits until the test lets it go on, so that no test guesses how long something takes.
+
+    `shell` (of bash) and `python` are the lines that wait.
+    """
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        port = self._listener.getsockname()[1]
+        self.shell = f"cat < /dev/tcp/127.0.0.1/{port}"
+        self.python = f"__import__('socket').create_connection(('127.0.0.1', {port})).recv(1)"
+        self._changed = threading.Condition()
+        self._waiting: list[socket.socket] = []
+        self._arrived = 0
+        self._opened = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def arrived(self, count: int = 1, seconds: float = 120) -> None:
+        """Wait until code has come here so many times."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._arrived >= count, seconds), f"{self._arrived} of {count} came"
+
+    def open(self) -> None:
+        """Let everybody go on who is here and who will come."""
+        with self._changed:
+            self._opened = True
+            self._let_go()
+
+    def shut(self) -> None:
+        """Let those who come from now on wait again."""
+        with self._changed:
+            self._opened = False
+
+    def close(self) -> None:
+        self.open()
+        self._listener.close()
+
+    def __enter__(self) -> "Gate":
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def _let_go(self) -> None:
+        for connection in self._waiting:
+            connection.close()
+        self._waiting.clear()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._changed:
+                self._waiting.append(connection)
+                self._arrived += 1
+                self._changed.notify_all()
+                if self._opened:
+                    self._let_go()
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:
     """What the condition gives, once that is true."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

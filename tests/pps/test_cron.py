@@ -59,7 +59,7 @@ def test_an_endless_past_holds_up_nobody(client: Client) -> None:
     create(client, "ancient", "true", input={"cron": ancient}, autoscaling=True)
     create(client, "young", "true", input={"cron": {"name": "tick", "spec": "@every 1s"}})
     wait_for(lambda: len(names(client, "young_tick")) >= 2, "ticks of the other")
-    assert len(names(client, "ancient_tick")) > 1
+    wait_for(lambda: len(names(client, "ancient_tick")) > 1, "its own")
     client.pps.StopPipeline(pps_pb2.StopPipelineRequest(pipeline=pipeline("ancient"), must_exist=True))
     delete(client, "young")
     delete(client, "ancient")

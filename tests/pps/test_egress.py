@@ -23,6 +23,8 @@ class Bucket(BaseHTTPRequestHandler):
     objects: dict[str, bytes] = {}
     parts: dict[str, dict[int, bytes]] = {}
     failures = 0
+    serves = threading.Event()  # until it is set whoever uploads has to wait
+    serves.set()
     keys: set[str] = set()
 
     def log_message(self, *args: object) -> None:
@@ -43,6 +45,7 @@ class Bucket(BaseHTTPRequestHandler):
         body = self._body()
         self.keys.add(self.headers["Authorization"].split("Credential=")[1].split("/")[0])
         path, _, query = self.path.partition("?")
+        Bucket.serves.wait(120)
         if Bucket.failures:
             Bucket.failures -= 1
             self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
@@ -126,8 +129,12 @@ def test_it_is_tried_again_while_the_job_is_egressing(client: Client) -> None:
     Bucket.objects.clear()
     Bucket.failures = 1
     more = {"input": glob("in", "/a"), "egress": {"URL": "s3://bucket"}}
-    create(client, "tried", "cp /pfs/in/a /pfs/out/", **more)
-    wait_for(lambda: [j for j in job_list(client, "tried") if j.state == pps_pb2.JOB_EGRESSING], "EGRESSING")
+    Bucket.serves.clear()
+    try:
+        create(client, "tried", "cp /pfs/in/a /pfs/out/", **more)
+        wait_for(lambda: [j for j in job_list(client, "tried") if j.state == pps_pb2.JOB_EGRESSING], "EGRESSING")
+    finally:
+        Bucket.serves.set()
     assert last_job(client, "tried").state == pps_pb2.JOB_SUCCESS
     assert sorted(Bucket.objects) == ["/bucket/a"]
     delete(client, "tried")
@@ -166,11 +173,11 @@ def test_an_egress_goes_on_after_a_kill(tmp_path: Path, bucket: str) -> None:
     with running(server):
         with Client(server.address) as client:
             new_repo(client, "in", {"/a": b"one"})
-            Bucket.failures = 2
+            Bucket.serves.clear()
             create(client, "killed", "cp /pfs/in/a /pfs/out/", input=glob("in"), egress={"URL": "s3://bucket"})
             wait_for(lambda: [j for j in job_list(client, "killed") if j.state == pps_pb2.JOB_EGRESSING], "EGRESSING")
         server.kill()
-        Bucket.failures = 0
+        Bucket.serves.set()
         server.start()
         with Client(server.address) as client:
             job = last_job(client, "killed")

@@ -59,7 +59,7 @@ def pipeline(name):
     return pps_pb2.Pipeline(name=name, project=pfs_pb2.Project(name="default"))
 
 
-def last_job(client, name, timeout=60):
+def last_job(client, name, timeout=240):
     """The newest job, when it has ended."""
     newest = next(iter(client.pps.ListJob(pps_pb2.ListJobRequest(pipeline=pipeline(name)))))
     return client.pps.InspectJob(pps_pb2.InspectJobRequest(job=newest.job, wait=True, details=True), timeout=timeout)
@@ -140,7 +140,9 @@ def test_retries_err_cmd_accepted_codes_and_missing_programs(client):
 
 def test_a_job_that_takes_too_much_memory_says_so(client):
     new_repo(client, "hungry", {"/small": b"1", "/big": b"300"})
-    script = "python3 -c \"x = bytearray(b'x') * ($(cat /pfs/hungry/*) << 20); import time; time.sleep(5)\" || exit $?"
+    script = (
+        "python3 -c \"x = bytearray(b'x') * ($(cat /pfs/hungry/*) << 20); import time; time.sleep(100)\" || exit $?"
+    )
     create(client, "eats", f"grep -q 300 /pfs/hungry/* || exit 0\n{script}", glob("hungry"), datumTries=1,
            resourceLimits={"memory": "150Mi", "cpu": 1})  # fmt: skip
     job = last_job(client, "eats")
@@ -235,7 +237,7 @@ def test_stop_start_update_and_delete(client):
 def test_stopping_a_job_that_runs(client):
     new_repo(client, "g", {"/x": b"1"})
     create(client, "sleeper", "sleep 60", glob("g"))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         job = next(iter(client.pps.ListJob(pps_pb2.ListJobRequest(pipeline=pipeline("sleeper"), details=True))))
         if job.state == pps_pb2.JOB_RUNNING and job.details.worker_status:

@@ -12,6 +12,7 @@ from grpclib.const import Status
 from pachd.client import Client, RpcError
 from pachd.proto import pfs_pb2, pps_pb2
 from tests.pps.helpers import (
+    Gate,
     create,
     delete,
     glob,
@@ -69,7 +70,6 @@ def test_bad_and_hostile_filters(client: Client) -> None:
         list(client.pps.ListJob(pps_pb2.ListJobRequest(jqFilter=".state ==")))
     with pytest.raises(RpcError, match="error applying jq filter"):
         list(client.pps.ListJob(pps_pb2.ListJobRequest(jqFilter=".state + 1")))
-    began = time.monotonic()
     seen: list[str] = []
 
     def endless() -> None:
@@ -81,8 +81,8 @@ def test_bad_and_hostile_filters(client: Client) -> None:
     thread = threading.Thread(target=endless)
     thread.start()
     inspect(client, "good")
-    assert time.monotonic() - began < 5  # it does not hold up others
-    thread.join(40)
+    assert not seen  # it does not hold up others
+    thread.join(120)
     assert seen and "jq filter" in seen[0]
 
 
@@ -122,19 +122,18 @@ def test_history_of_a_pipeline(client: Client) -> None:
 
 def test_subscribe_job_sends_each_job_once(client: Client) -> None:
     new_repo(client, "stream", {"/a": b""})
-    create(client, "watched", "true", input=glob("stream"))
-    last_job(client, "watched")
-    stream = client.pps.SubscribeJob(pps_pb2.SubscribeJobRequest(pipeline=pipeline("watched"), details=True))
-    got: list[pps_pb2.JobInfo] = []
-    thread = threading.Thread(target=lambda: got.extend(next(iter_) for iter_ in [iter(stream)] * 2))
-    thread.start()
-    time.sleep(0.5)
-    for path in ("/b", "/c"):
-        put(client, "stream", {path: b""})
+    with Gate() as gate:
+        create(client, "watched", gate.shell, input=glob("stream"))
+        stream = client.pps.SubscribeJob(pps_pb2.SubscribeJobRequest(pipeline=pipeline("watched"), details=True))
+        got = [next(stream)]  # the job that waits
+        gate.open()
         last_job(client, "watched")
-    thread.join(30)
+        for path in ("/b", "/c"):
+            put(client, "stream", {path: b""})
+            last_job(client, "watched")
+    got += [next(stream), next(stream)]
     stream.close()
-    assert [j.job.id for j in got] == [j.job.id for j in job_list(client, "watched")][1::-1]
+    assert [j.job.id for j in got] == [j.job.id for j in job_list(client, "watched")][::-1]
     assert got[0].details.transform.cmd == ["bash", "-e"]
 
 
@@ -224,7 +223,7 @@ def test_create_datum_in_lots(client: Client) -> None:
     def requests() -> Iterator[pps_pb2.CreateDatumRequest]:
         yield pps_pb2.CreateDatumRequest(start=pps_pb2.StartCreateDatumRequest(input=source))
         for number in (20, 0, 100):
-            asked.acquire(timeout=20)
+            asked.acquire(timeout=120)
             request = pps_pb2.CreateDatumRequest()
             getattr(request, "continue").number = number
             yield request
@@ -289,13 +288,13 @@ def test_logs_by_datum_time_and_tail(client: Client) -> None:
 
 def test_logs_follow_a_running_job(client: Client) -> None:
     new_repo(client, "talk", {"/a": b""})
-    create(client, "talker", "for i in 1 2 3; do echo line $i; sleep 0.4; done", input=glob("talk"))
-    job = job_list(client, "talker")[0].job
-    stream = client.pps.GetLogs(pps_pb2.GetLogsRequest(job=job, follow=True))
-    began = time.monotonic()
-    times = [(line.message, time.monotonic() - began) for line in stream if line.user]
-    assert [message for message, _ in times] == ["line 1", "line 2", "line 3"]
-    assert times[2][1] - times[0][1] > 0.5  # each when it was printed, not all at the end
+    with Gate() as gate:
+        create(client, "talker", f"echo line 1; {gate.shell}; echo line 2; echo line 3", input=glob("talk"))
+        job = job_list(client, "talker")[0].job
+        stream = client.pps.GetLogs(pps_pb2.GetLogsRequest(job=job, follow=True))
+        said = (line.message for line in stream if line.user)
+        assert next(said) == "line 1"  # when it was printed, not at the end
+    assert list(said) == ["line 2", "line 3"]
 
 
 def test_defaults_of_cluster_and_project(client: Client) -> None:

@@ -3,6 +3,7 @@
 import socket
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_a_spout_makes_commits_with_pachctl(client: Client) -> None:
     infos = commit_infos(client, "spring", all=True)
     assert [info.origin.kind for info in infos] == [pfs_pb2.USER, pfs_pb2.USER, pfs_pb2.AUTO]
     assert infos[-1].description == "close spout commit"
-    assert inspect(client, "spring").state == pps_pb2.PIPELINE_RUNNING
+    wait_for(lambda: inspect(client, "spring").state == pps_pb2.PIPELINE_RUNNING, "RUNNING")
     assert job_list(client, "spring") == []
     delete(client, "spring")
 
@@ -73,10 +74,19 @@ def wait(seconds: float) -> None:
     time.sleep(seconds)
 
 
+def crashing(client: Client, name: str) -> str:
+    """Why a pipeline is CRASHING, once it is."""
+
+    def reason() -> str:
+        info = inspect(client, name)
+        return info.reason if info.state == pps_pb2.PIPELINE_CRASHING else ""
+
+    return str(wait_for(reason, "CRASHING"))
+
+
 def test_a_spout_that_fails_is_started_again(client: Client) -> None:
     create(client, "leaky", "echo try\nexit 7", spout={})
-    wait_for(lambda: inspect(client, "leaky").state == pps_pb2.PIPELINE_CRASHING, "CRASHING")
-    assert inspect(client, "leaky").reason == "exit status 7"
+    assert "exit status 7" == crashing(client, "leaky")
     wait_for(lambda: [x.message for x in log_lines(client, "leaky")].count("try") >= 2, "a second try")
     delete(client, "leaky")
 
@@ -101,14 +111,14 @@ def test_a_service_serves_its_input_and_follows_it(client: Client) -> None:
     assert inspect(client, "web").details.service.type == "NodePort"
     put(client, "pages", {"/index.html": b"first"})
     wait_for(lambda: get(outside) == "first", "the first page through the external port")
-    assert get(inside) == "first"
+    wait_for(lambda: get(inside) == "first", "the first page past it")
     put(client, "pages", {"/index.html": b"second"})
     wait_for(lambda: get(outside) == "second", "the second page")
-    states = [job.state for job in job_list(client, "web")]
-    assert states == [pps_pb2.JOB_RUNNING, pps_pb2.JOB_SUCCESS, pps_pb2.JOB_SUCCESS]
+    states = [pps_pb2.JOB_RUNNING, pps_pb2.JOB_SUCCESS, pps_pb2.JOB_SUCCESS]
+    wait_for(lambda: [job.state for job in job_list(client, "web")] == states, "the states of the three jobs")
     client.pps.StopPipeline(pps_pb2.StopPipelineRequest(pipeline=pipeline("web"), must_exist=True))
     wait_for(lambda: get(outside) == "", "nothing listens after the stop")
-    assert job_list(client, "web")[0].state == pps_pb2.JOB_KILLED
+    wait_for(lambda: job_list(client, "web")[0].state == pps_pb2.JOB_KILLED, "the end of its job")
     delete(client, "web")
 
 
@@ -121,8 +131,7 @@ def test_a_service_whose_port_is_taken_says_so(client: Client) -> None:
         create(
             client, "late", "sleep 1000", service={"internal_port": 1, "external_port": port}, input=glob("page", "/")
         )
-        wait_for(lambda: inspect(client, "late").state == pps_pb2.PIPELINE_CRASHING, "CRASHING")
-        assert f"external port {port}" in inspect(client, "late").reason
+        assert f"external port {port}" in crashing(client, "late")
     wait_for(lambda: inspect(client, "late").state == pps_pb2.PIPELINE_RUNNING, "RUNNING once the port is free")
     delete(client, "late")
 
@@ -137,10 +146,12 @@ def test_a_service_has_one_datum(client: Client) -> None:
 @pytest.mark.parametrize("kind", ["spout", "service"])
 def test_code_that_does_not_exist(client: Client, kind: str) -> None:
     name = f"absent-{kind}"
-    more = {"spout": {}} if kind == "spout" else {"service": {"internal_port": 1}, "input": glob("page", "/")}
+    more: dict[str, Any] = {"spout": {}}
+    if kind == "service":
+        new_repo(client, name + "-in", {"/index.html": b"x"})
+        more = {"service": {"internal_port": 1}, "input": glob(name + "-in", "/")}
     create(client, name, "", transform={"cmd": ["/no/such/thing"], "stdin": []}, **more)
-    wait_for(lambda: inspect(client, name).state == pps_pb2.PIPELINE_CRASHING, "CRASHING")
-    assert "/no/such/thing" in inspect(client, name).reason
+    assert "/no/such/thing" in crashing(client, name)
     delete(client, name)
 
 
@@ -181,7 +192,7 @@ def test_code_that_runs_for_ever_goes_on_after_a_kill(tmp_path: Path) -> None:
             wait_for(lambda: get(port) == "still here", "the page again")
             count = len(commit_infos(client, "heart"))
             wait_for(lambda: len(commit_infos(client, "heart")) > count, "beats again")
-            assert [j.state for j in job_list(client, "web")] == [pps_pb2.JOB_RUNNING]
+            wait_for(lambda: [j.state for j in job_list(client, "web")] == [pps_pb2.JOB_RUNNING], "its job")
 
 
 def test_a_spout_with_a_port(client: Client) -> None:

@@ -40,7 +40,7 @@ class Serving(threading.Thread):
 
     def __exit__(self, *exc):
         self.service.wake()
-        self.join(10)
+        self.join(120)
         assert not self.is_alive()
 
 
@@ -61,7 +61,7 @@ def test_many_calls(service):
         call = caller(channel)
         for n in range(1, 1500):  # more than one window of bytes in either direction
             error = "x" * 100 * (n % 3)
-            reply = call(worker_pb2.NextDatumRequest(error=error), metadata=[("n", str(n % 7))], timeout=20)
+            reply = call(worker_pb2.NextDatumRequest(error=error), metadata=[("n", str(n % 7))], timeout=120)
             assert list(reply.env) == [f"number={n}", f"said={error}"]
     assert len(serving.errors) == 1499
 
@@ -70,7 +70,7 @@ def test_replies_larger_than_the_windows(service):
     big = "x" * 3_000_000
     with Serving(service, lambda n, error: [big, str(len(error))]) as _, ask(service.port) as channel:
         for size in (0, 2_000_000):
-            reply = caller(channel)(worker_pb2.NextDatumRequest(error="e" * size), timeout=20)
+            reply = caller(channel)(worker_pb2.NextDatumRequest(error="e" * size), timeout=120)
             assert list(reply.env) == [big, str(size)]
 
 
@@ -78,19 +78,19 @@ def test_long_headers_and_the_status_beside_it(service):
     with Serving(service, lambda n, error: []) as _, ask(service.port) as channel:
         metadata = [(f"key-{i}", "v" * 700) for i in range(40)]
         try:
-            caller(channel)(worker_pb2.NextDatumRequest(), metadata=metadata, timeout=20)
+            caller(channel)(worker_pb2.NextDatumRequest(), metadata=metadata, timeout=120)
         except grpc.RpcError as error:  # grpcio refuses to send more than the peer's limit, which is not set here
             pytest.fail(f"{error}")
         status = channel.unary_unary(
             "/pachyderm.worker.Worker/Status", response_deserializer=pps_pb2.WorkerStatus.FromString
-        )(b"", timeout=20)
+        )(b"", timeout=120)
         assert (status.worker_id, status.job_id) == ("w", "j")
         with pytest.raises(grpc.RpcError) as found:
-            channel.unary_unary("/pachyderm.worker.Worker/Nothing")(b"", timeout=20)
+            channel.unary_unary("/pachyderm.worker.Worker/Nothing")(b"", timeout=120)
         assert found.value.code() == grpc.StatusCode.UNIMPLEMENTED
         assert "/pachyderm.worker.Worker/Nothing" in found.value.details()
         with pytest.raises(grpc.RpcError):
-            channel.unary_unary(NEXT)(b"\xff\xff", timeout=20)
+            channel.unary_unary(NEXT)(b"\xff\xff", timeout=120)
 
 
 def test_another_client(service):
@@ -111,7 +111,7 @@ def test_another_client(service):
 def test_what_is_no_client_disturbs_nobody(service):
     with Serving(service, lambda n, error: ["ok"]) as _:
         for garbage in (b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 100, b"PRI"):
-            with socket.create_connection(("127.0.0.1", service.port), timeout=10) as sock:
+            with socket.create_connection(("127.0.0.1", service.port), timeout=120) as sock:
                 sock.sendall(garbage)
                 sock.shutdown(socket.SHUT_WR)
                 while True:
@@ -121,7 +121,7 @@ def test_what_is_no_client_disturbs_nobody(service):
                     except ConnectionResetError:
                         break
         with ask(service.port) as channel:
-            assert list(caller(channel)(worker_pb2.NextDatumRequest(), timeout=20).env) == ["ok"]
+            assert list(caller(channel)(worker_pb2.NextDatumRequest(), timeout=120).env) == ["ok"]
 
 
 def test_random_frames_disturb_nobody(service):
@@ -134,13 +134,13 @@ def test_random_frames_disturb_nobody(service):
                 kind, flags = chance.randrange(11), chance.choice([0, 1, 4, 5, 8, 13, 45])
                 stream = chance.choice([0, 1, 1, 3]).to_bytes(4, "big")
                 data += len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream + payload
-            with socket.create_connection(("127.0.0.1", service.port), timeout=10) as sock:
+            with socket.create_connection(("127.0.0.1", service.port), timeout=120) as sock:
                 try:
                     sock.sendall(data)
                 except ConnectionError:
                     pass
         with ask(service.port) as channel:
-            assert list(caller(channel)(worker_pb2.NextDatumRequest(), timeout=20).env) == ["ok"]
+            assert list(caller(channel)(worker_pb2.NextDatumRequest(), timeout=120).env) == ["ok"]
 
 
 def test_bytes_that_come_one_by_one(service):
@@ -167,7 +167,7 @@ def test_bytes_that_come_one_by_one(service):
     threading.Thread(target=relay, daemon=True).start()
     with Serving(service, lambda n, error: [error]) as _, ask(listener.getsockname()[1]) as channel:
         for n in range(3):
-            assert list(caller(channel)(worker_pb2.NextDatumRequest(error=f"{n}"), timeout=20).env) == [f"{n}"]
+            assert list(caller(channel)(worker_pb2.NextDatumRequest(error=f"{n}"), timeout=120).env) == [f"{n}"]
     assert recorded
     listener.close()
 
@@ -179,15 +179,15 @@ def test_timeouts_wakes_and_calls_nobody_waits_for(service):
     assert service.next(None) is None
     channel = ask(service.port)
     future = caller(channel).future(worker_pb2.NextDatumRequest(error="gone"))
-    assert service.next(10) == "gone"
+    assert service.next(120) == "gone"
     service.reset()
     with pytest.raises(grpc.RpcError):
-        future.result(timeout=10)
+        future.result(timeout=120)
     future = caller(channel).future(worker_pb2.NextDatumRequest(error="cancelled"), wait_for_ready=True)
-    assert service.next(10) == "cancelled"
+    assert service.next(120) == "cancelled"
     future.cancel()
     again = caller(channel).future(worker_pb2.NextDatumRequest(error="second"), wait_for_ready=True)
-    assert service.next(10) == "second"
+    assert service.next(120) == "second"
     service.give(["a=b"])
-    assert list(again.result(timeout=10).env) == ["a=b"]
+    assert list(again.result(timeout=120).env) == ["a=b"]
     channel.close()

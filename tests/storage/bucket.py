@@ -2,11 +2,12 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+
+from tests.processes import free_port
 
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "key-of-the-tests", "AWS_SECRET_ACCESS_KEY": "secret-of-the-tests"}
 
@@ -15,8 +16,7 @@ class Bucket:
     """A server with one bucket, `data`; `kill` and `start` it at will (what was in it is gone then)."""
 
     def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.url = "s3://data/some/prefix"
         self.process: subprocess.Popen[bytes] | None = None

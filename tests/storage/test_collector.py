@@ -33,7 +33,7 @@ def count(store: Store, table: str) -> int:
         return found
 
 
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
@@ -59,7 +59,7 @@ def test_a_reader_from_before_keeps_its_pack(repo: Repo, store: Store) -> None:
         time.sleep(0.3)
         assert not done  # it waits for this reader
         read += pieces
-    thread.join(20)
+    thread.join(120)
     assert b"".join(read) == data
     assert done and done[0] and list(Path(store.path, "packs").iterdir()) == []
 
@@ -86,7 +86,7 @@ def test_a_copy_of_what_is_being_dropped(repo: Repo, store: Store) -> None:
             thread.start()
             time.sleep(0.2)
             modification.copy_from(snapshot, row, "/a", "/b")
-        thread.join(20)
+        thread.join(120)
         repo.head = None
         repo.start()
         with store.write() as txn:
@@ -193,12 +193,12 @@ def test_uploads_while_it_runs_all_the_time(repo: Repo, store: Store) -> None:
     for thread in threads:
         thread.start()
     time.sleep(6)
+    until(lambda: len(states) > 10 or failures)
     stop.set()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
     assert not failures, failures
     sound(store)
-    assert len(states) > 10
     for pk, state in states.items():
         assert repo.contents(pk) == state
     collect.garbage(store)

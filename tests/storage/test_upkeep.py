@@ -53,7 +53,8 @@ def test_backup_while_it_serves_and_writes(tmp_path: Path) -> None:
         make(client)
         writer = threading.Thread(target=write)
         writer.start()
-        time.sleep(0.5)
+        while not written and writer.is_alive():
+            time.sleep(0.02)
         sure = len(written)
         said = pachd("backup", server.data, tmp_path / "copy")
         stop.set()
