@@ -31,6 +31,7 @@ class Modification:
         self._pinned: list[int] = []
         self._file: _AppendedFile | None = None
         self.size = 0  # bytes added
+        self.clears = False  # a directory is deleted: what is in it has to be known
 
     def __enter__(self) -> "Modification":
         return self
@@ -64,6 +65,7 @@ class Modification:
         path = paths.deleted_path(path)
         tag = "" if datum == DEFAULT_DATUM else datum
         if path.endswith("/"):
+            self.clears = True
             self._add((changes.DELETE_TREE, path, tag))
         else:
             self._add((changes.DELETE, f"{path}\0{tag}" if tag else path))
@@ -218,11 +220,13 @@ def modify_file(txn: Txn, commit_pb: pfs_pb2.Commit, modification: Modification)
         if not branch:
             raise
     else:
+        if commit_id and row.state != pfs_pb2.STARTED:
+            raise PachError(f"commit {row.repo}@{row.id} has already finished")
+        if modification.clears and (row.state != pfs_pb2.FINISHED or row.error):
+            filesets.base_root(txn, row)  # Pachyderm looks now which files are in the directory
         if row.state == pfs_pb2.STARTED:
             modification.apply(txn, row)
             return False
-        if commit_id:
-            raise PachError(f"commit {row.repo}@{row.id} has already finished")
     target = refs.branch_key(commit_pb, branch)
     commit = commits.start_commit(txn, target)
     modification.apply(txn, refs.resolve_commit(txn, (commit.repo, commit.id)))
