@@ -176,12 +176,21 @@ class Model:
     def modify(self, key: Key, changes: list[tuple[str, ...]], id: str) -> None:
         """Write to a branch."""
         known = self.branches.get(key)
-        if known is not None and self.commits[known.head].state == OPEN:
-            self.commits[known.head].changes += changes
-            return
+        if known is not None:
+            self.must_list(known.head, changes)
+            if self.commits[known.head].state == OPEN:
+                self.commits[known.head].changes += changes
+                return
         made = self.start_commit(key, id)
         self.commits[made].changes += changes
         self.finish(made)
+
+    def must_list(self, key: Key, changes: list[tuple[str, ...]]) -> None:
+        """Deleting a directory takes knowing what is in it."""
+        commit = self.commits[key]
+        clears = any(kind == "delete" and path.endswith("/") for kind, path, *_ in changes)
+        if clears and (commit.state != FINISHED or commit.error) and self.base(commit) is None:
+            raise Refused("unfinished")
 
     def finish(self, key: Key) -> None:
         commit = self.commits[key]

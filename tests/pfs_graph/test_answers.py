@@ -4,6 +4,7 @@ import pytest
 
 from pachd.errors import FailedPrecondition, NotFound, PachError
 from pachd.pfs import branches, commits, commitsets, metadata, projects, refs, repos, transactions, writing
+from pachd.pfs.modify import Modification, modify_file
 from pachd.proto import metadata_pb2, pfs_pb2, transaction_pb2
 from pachd.store import Store
 from pachd.types import Branch, Repo
@@ -216,3 +217,27 @@ def test_a_head_cannot_be_a_forgotten_commit(store: Store) -> None:
         commits.forget_commit(txn, refs.resolve_commit(txn, (B, forgotten)))
     with pytest.raises(PachError, match="the branch head cannot be a forgotten commit"), writing(store) as txn:
         branches.create_branch(txn, Branch(B, "old"), head=refs.resolve_commit(txn, (B, forgotten)).key)
+
+
+def test_a_directory_is_not_deleted_before_one_can_know_what_is_in_it(store: Store) -> None:
+    chain(store)
+    put(store, A, "/f")
+    with store.read() as txn:
+        head = refs.resolve_commit(txn, (B, "master"))
+        above = refs.parent(txn, head)
+    assert above is not None
+    target = pfs_pb2.Commit(repo=refs.repo_pb(B), branch=refs.branch_pb(master(B)))
+    for path in ("/d", "/d/"):
+        with Modification(store) as modification:
+            modification.delete(path)
+            if path == "/d":
+                with writing(store) as txn:
+                    modify_file(txn, target, modification)
+                continue
+            with pytest.raises(PachError) as caught, writing(store) as txn:
+                modify_file(txn, target, modification)
+    assert str(caught.value) == f"base commit default/b@{above.id} for commit default/b@{head.id} unfinished"
+    finish(store, B, above.id)
+    with Modification(store) as modification, writing(store) as txn:
+        modification.delete("/d/")
+        modify_file(txn, target, modification)

@@ -166,6 +166,7 @@ class Machine(RuleBasedStateMachine):
             def model(after: m.Model, _id: str) -> None:
                 if after.commits[at].state != m.OPEN:
                     raise m.Refused("has already finished")
+                after.must_list(at, changes)
                 after.commits[at].changes += changes
 
             self._write(pfs_pb2.Commit(repo=refs.repo_pb(real_repo(at[0])), id=at[1]), changes, model)
