@@ -19,9 +19,11 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 def open_folder(data: Path, create: bool = True, objects: str | None = None, endpoint: str = "") -> Store:
     """Open a data folder with all its tables; new large contents go to `objects`, if given. Raises StoreError."""
     from pachd import pfs, pps
+    from pachd.pps import hooks
     from pachd.store import contents
 
     store = Store.open(data, [*pfs.SCHEMA, *pps.SCHEMA], create=create)
+    hooks.connect(store)
     if objects:
         try:
             contents.shared(store).packs.use(store, objects, endpoint)

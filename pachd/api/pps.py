@@ -10,9 +10,6 @@ from pachd.api.pipelines import Pipelines
 from pachd.api.service import Service
 from pachd.api.settings import Settings
 from pachd.api.worker import worker_service
-from pachd.pps import hooks
-
-assert hooks  # imported for what it connects
 
 
 class API(Pipelines, Jobs, Datums, Logs, Settings, Activation, Service):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from pachd.errors import FailedPrecondition, PachError
-from pachd.pfs import pickers, refs
+from pachd.pfs import hooks, pickers, refs
 from pachd.proto import metadata_pb2
 from pachd.store import Snapshot, Txn
 
@@ -18,10 +18,6 @@ class Target(NamedTuple):
     name: str
     metadata: dict[str, str]
     save: Callable[[dict[str, str]], object]
-
-
-# Finds the pipeline of a PipelinePicker; pipelines put theirs here.
-pipelines: list[Callable[[Txn, Any], Target]] = []
 
 
 def edit(txn: Txn, edits: Sequence[metadata_pb2.Edit]) -> None:
@@ -68,8 +64,9 @@ def _target(txn: Txn, each: metadata_pb2.Edit) -> Target:
             row = pickers.pick_commit(txn, each.commit)
             key = f"{row.repo.project}/{row.repo.name}.{row.repo.type}@{row.id}"
             return _row(txn, "commits", "pk", row.pk, f'commit "{key}"')
-        if kind == "pipeline" and pipelines:
-            return pipelines[0](txn, each.pipeline)
+        if kind == "pipeline" and (pick := hooks.of(txn).pipeline) is not None:
+            target: Target = pick(txn, each.pipeline)
+            return target
     except PachError as err:
         raise err.wrapped(f"pick {kind}") from err
     if kind == "cluster":

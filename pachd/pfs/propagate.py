@@ -11,13 +11,10 @@ from typing import Any
 
 from pachd.auth import owners
 from pachd.errors import AlreadyExists, PachError
-from pachd.pfs import refs
+from pachd.pfs import hooks, refs
 from pachd.proto import pfs_pb2
 from pachd.store import Store, Txn
 from pachd.types import Repo
-
-# Called in the transaction with the AUTO commits that propagation has just made, upstream first.
-on_new_commits: list[Callable[[Txn, Sequence[refs.CommitRow]], None]] = []
 
 
 @contextmanager
@@ -168,9 +165,9 @@ def run(txn: Txn) -> None:
             _validate(txn, pk)
         below, order = _downstream(txn, touched)
         made = [row for pk in order if (pk in forced or pk in below) and (row := _advance(txn, pk)) is not None]
-        if others or made:
-            for hook in on_new_commits:
-                hook(txn, [*others, *made])
+        told = hooks.of(txn).new_commits
+        if told is not None and (others or made):
+            told(txn, [*others, *made])
 
 
 def _validate(txn: Txn, pk: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pachd.errors import NotFound, PachError
-from pachd.pfs import branches, commits, commitsets, propagate, refs, repos
+from pachd.pfs import branches, commits, commitsets, hooks, propagate, refs, repos
 from pachd.proto import pfs_pb2, transaction_pb2
 from pachd.store import Snapshot, Txn
 from pachd.types import Branch
@@ -70,7 +70,7 @@ def _delete_branch(txn: Txn, request: pfs_pb2.DeleteBranchRequest) -> None:
     branches.delete_branch(txn, Branch(refs.repo_of(request.branch.repo), request.branch.name), request.force)
 
 
-# By the field of TransactionRequest; pipelines add theirs.
+# By the field of TransactionRequest; those of pipelines are the store's hooks.
 executors: dict[str, Callable[[Txn, Any], Response | None]] = {
     "create_repo": _create_repo,
     "delete_repo": _delete_repo,
@@ -170,7 +170,7 @@ def _execute(txn: Txn, info: transaction_pb2.TransactionInfo) -> list[Response]:
 
 def _one(txn: Txn, request: transaction_pb2.TransactionRequest) -> Response:
     for field, message in request.ListFields():
-        executor = executors.get(field.name)
+        executor = executors.get(field.name) or hooks.of(txn).executors.get(field.name)
         if executor is None:
             continue
         authorize = txn.state.get("authorize")  # while access control is active: may the caller?

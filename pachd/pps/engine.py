@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pachd.errors import NotFound, PachError
 from pachd.pfs import writing
-from pachd.pps import batching, hooks, jobs, logs, pipelines
+from pachd.pps import batching, jobs, logs, pipelines
 from pachd.pps.executor import Executor
 from pachd.pps.run import Run
 from pachd.pps.service import ServiceRun
@@ -20,7 +20,6 @@ from pachd.proto import pfs_pb2, pps_pb2
 from pachd.store import Snapshot, Store, system
 
 log = logging.getLogger(__name__)
-assert hooks  # imported for what it connects
 _ENGINE = 3.0  # seconds between looks at a Docker engine without which nothing can run
 _RETRY = 5.0  # seconds until a job whose end could not be recorded is tried again
 

@@ -1,13 +1,14 @@
-"""Where pipelines take part in what happens to commits and in transactions. Importing this module connects them."""
+"""Where pipelines take part in what happens to commits, in transactions and in metadata."""
 
 from __future__ import annotations
 
-from pachd.pfs import propagate, transactions
+from collections.abc import Callable
+from typing import Any
+
+from pachd.pfs import hooks
 from pachd.pps import jobs, labels, pipelines
 from pachd.proto import pps_pb2, transaction_pb2
-from pachd.store import Txn
-
-assert labels  # imported for what it connects
+from pachd.store import Store, Txn
 
 
 def _create_pipeline(txn: Txn, request: pps_pb2.CreatePipelineRequest) -> transaction_pb2.TransactionResponse:
@@ -31,11 +32,14 @@ def _update_job_state(txn: Txn, request: pps_pb2.UpdateJobStateRequest) -> trans
     return transaction_pb2.TransactionResponse()
 
 
-if jobs.on_new_commits not in propagate.on_new_commits:
-    propagate.on_new_commits.append(jobs.on_new_commits)
-transactions.executors.update(
-    create_pipeline=_create_pipeline,
-    create_pipeline_v2=_create_pipeline_v2,
-    stop_job=_stop_job,
-    update_job_state=_update_job_state,
-)
+EXECUTORS: dict[str, Callable[[Txn, Any], transaction_pb2.TransactionResponse]] = {
+    "create_pipeline": _create_pipeline,
+    "create_pipeline_v2": _create_pipeline_v2,
+    "stop_job": _stop_job,
+    "update_job_state": _update_job_state,
+}
+
+
+def connect(store: Store) -> None:
+    """Have a store that has the tables of pipelines take them into account."""
+    hooks.connect(store, hooks.Hooks(jobs.on_new_commits, EXECUTORS, labels.target))

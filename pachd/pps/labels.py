@@ -1,4 +1,4 @@
-"""Metadata that users attach to pipelines. Importing this module has `pachd.pfs.metadata` know pipelines."""
+"""Metadata that users attach to pipelines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pachd.proto import pps_pb2
 from pachd.store import Txn
 
 
-def _target(txn: Txn, picker: pps_pb2.PipelinePicker) -> metadata.Target:
+def target(txn: Txn, picker: pps_pb2.PipelinePicker) -> metadata.Target:
     """The current version of the pipeline that a picker names. Raises NotFound, or PachError if it names none."""
     if not picker.HasField("name"):
         raise PachError("pipeline picker cannot be nil")
@@ -28,7 +28,3 @@ def _target(txn: Txn, picker: pps_pb2.PipelinePicker) -> metadata.Target:
 
     name = f"{pipeline.project.name}/{pipeline.name}"
     return metadata.Target(f'pipeline "{name}"', dict(info.metadata), save)
-
-
-if _target not in metadata.pipelines:
-    metadata.pipelines.append(_target)

@@ -5,14 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pachd.pfs import SCHEMA, projects, propagate, writing
+from pachd.pfs import SCHEMA, projects, writing
 from pachd.store import Store
-
-
-@pytest.fixture(autouse=True)
-def without_pipelines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other tests of this process may have connected pipelines, whose tables are not here."""
-    monkeypatch.setattr(propagate, "on_new_commits", [])
 
 
 def open_store(folder: Path) -> Store:
