@@ -7,11 +7,14 @@ from typing import Any, TypeVar
 
 from pachd.api.guard import Guard, sign
 from pachd.api.observe import STOPPING, Observer
+from pachd.api.threads import in_own_thread
 from pachd.api.writer import Writer
 from pachd.errors import Unavailable
+from pachd.pfs import filesets
 from pachd.store import Snapshot, Store, Txn
 
 READERS = 4  # threads; the interpreter's lock makes more of them useless
+AHEAD = 3  # times that trees are made ahead of one write before it makes them itself, while all others wait
 INGESTERS = 2  # threads that take in the bytes of ModifyFile streams
 
 T = TypeVar("T")
@@ -36,6 +39,7 @@ class Context:
         self._writer = Writer(store)
         self._ingest = ThreadPoolExecutor(INGESTERS, thread_name_prefix="ingest")
         self._waiting: set[asyncio.Future[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()  # go on without their caller
         self._unsubscribe = store.subscribe(self._written)
 
     def drain(self) -> None:
@@ -46,6 +50,8 @@ class Context:
     def close(self) -> None:
         """Wait for what the threads still do, then let go of the store."""
         self._unsubscribe()
+        for task in self._tasks:
+            task.cancel()
         for pool in (self._readers, self._ingest):
             pool.shutdown(wait=True, cancel_futures=True)
         self._writer.close()
@@ -60,14 +66,46 @@ class Context:
         return await self._loop.run_in_executor(self._readers, run)
 
     async def write(self, fn: Callable[[Txn], T]) -> T:
-        """Run `fn(txn)` in the writer thread; what it wrote is durable when this returns, or undone if it raised."""
+        """Run `fn(txn)` in the writer thread; what it wrote is durable when this returns, or undone if it raised.
+
+        If it would finish a commit of many changes, the trees are made first, while others write, and it is run again.
+        """
         state = sign()
 
         def step(txn: Txn) -> T:
             txn.state.update(state)
+            filesets.may_retry(txn)
             return fn(txn)
 
-        return await self._writer.submit(step if state else fn)
+        def last_step(txn: Txn) -> T:
+            txn.state.update(state)
+            return fn(txn)
+
+        async def again(large: filesets.Large) -> T:
+            for _ in range(AHEAD):
+                made = await in_own_thread(large.make)
+                try:
+                    return await self._writer.submit(step)
+                except filesets.Large as other:  # its base has changed meanwhile
+                    large = other
+                finally:
+                    made.close()
+            return await self._writer.submit(last_step)
+
+        try:
+            return await self._writer.submit(step)
+        except filesets.Large as large:
+            if not large.goes_on:
+                return await again(large)
+            task = asyncio.ensure_future(again(large))
+            self._tasks.add(task)
+            task.add_done_callback(self._is_done)
+            return await asyncio.shield(task)
+
+    def _is_done(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # it was raised, or nobody is left to care
 
     async def ingest(self, fn: Callable[[], T]) -> T:
         """Run `fn()`, which stores bytes outside of any transaction, in a thread of its own kind."""

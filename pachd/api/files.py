@@ -10,7 +10,7 @@ from pachd.api.keys import required_commit, required_file
 from pachd.api.service import Call, read
 from pachd.api.views import open_view
 from pachd.errors import PachError
-from pachd.pfs import encode, modify, refs, tar
+from pachd.pfs import encode, filesets, modify, refs, tar
 from pachd.pfs.diff import diff
 from pachd.pfs.read import Entry, PathRange, View, page
 from pachd.proto import pfs_pb2
@@ -89,8 +89,12 @@ def _checked(request: pfs_pb2.DiffFileRequest, field: str, told: str) -> pfs_pb2
 def _modify(txn: Txn, ingest: Ingest) -> None:
     modification = ingest.finish()
     assert ingest.commit is not None
-    # a stream into an open commit is nothing that anybody waits for
-    txn.quiet = not modify.modify_file(txn, ingest.commit, modification)
+    try:
+        # a stream into an open commit is nothing that anybody waits for
+        txn.quiet = not modify.modify_file(txn, ingest.commit, modification)
+    except filesets.Large as large:
+        make = large.make
+        raise filesets.Large(lambda: ingest.run(make), large.goes_on) from None
 
 
 def _get_file(snapshot: Snapshot, request: pfs_pb2.GetFileRequest, call: Call) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from pachd.api.keys import normal_commit, required_commit
 from pachd.api.service import Call
@@ -12,6 +12,8 @@ from pachd.errors import InvalidArgument, PachError
 from pachd.pfs import refs, temporary
 from pachd.pfs.modify import Modification
 from pachd.proto import pfs_pb2
+
+T = TypeVar("T")
 
 SMALL = 64 << 10  # bytes; a stream that is no longer than this is parsed in the writer's thread, which saves a hop
 
@@ -64,6 +66,11 @@ class Ingest:
         if self._with_commit and self.commit is None:
             raise PachError("first message must be a commit")
         return self.modification
+
+    def run(self, fn: Callable[[], T]) -> T:
+        """Run `fn()`, which works on the modification, in the caller's thread: it is not closed meanwhile."""
+        with self._lock:
+            return fn()
 
     def close(self) -> None:
         """Let go of what was not applied, at once or when a thread that is still at work for us notices."""

@@ -6,18 +6,20 @@ directory, tag) removes all files below a directory that have this datum tag.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
+from itertools import chain
 
 import msgpack  # type: ignore[import-untyped]
 
 from pachd.pfs import paths
+from pachd.pfs.runs import ADD, DELETE, DELETE_TREE, Op, Runs
 from pachd.store.contents import Content, ContentWriter, join
-from pachd.store.store import Snapshot, Txn
+from pachd.store.store import Snapshot
 from pachd.store.tree import Entry, Tree, path_of, tag_of
 
-ADD, DELETE, DELETE_TREE = 0, 1, 2
+LARGE = 4 << 20  # bytes of packed operations; more are put aside and applied a part at a time
+_PART = 20_000  # operations
 
-Op = tuple[Any, ...]
+__all__ = ["ADD", "DELETE", "DELETE_TREE", "LARGE", "Changes", "Op", "apply_all", "first_error", "pack", "unpack"]
 
 
 def pack(ops: Sequence[Op]) -> bytes:
@@ -62,6 +64,11 @@ class Changes:
     def touched(self) -> Collection[str] | None:
         """The keys that are named; None if others may be concerned too."""
         return None if self._trees else self._files.keys()
+
+    @property
+    def added(self) -> list[str]:
+        """The keys that they may add, sorted."""
+        return sorted(key for key, file in self._files.items() if file.parts)
 
     def add(self, ops: Iterable[Op]) -> None:
         """Collect the operations of one more stream."""
@@ -123,7 +130,10 @@ def first_error(tree: Tree, added: Sequence[str]) -> str:
 
     Two datums wrote the same path, or a file has the name of a directory. The words are Pachyderm's.
     """
-    doubled, collided = _doubled(tree, added), _collided(tree, added)
+    return _error_of(_doubled(tree, added), _collided(tree, added))
+
+
+def _error_of(doubled: tuple[str, str, str] | None, collided: str | None) -> str:
     if doubled is None and collided is None:
         return ""
     if collided is None or (doubled is not None and doubled[0] <= collided):
@@ -173,12 +183,59 @@ def _dirname(key: str) -> str:
 
 
 def apply_all(
-    txn: Txn, tree: Tree, rows: Iterable[bytes], writer: ContentWriter, check: bool = True
+    txn: Snapshot, tree: Tree, rows: Iterable[bytes], writer: ContentWriter, check: bool = True
 ) -> tuple[Tree, str, Collection[str] | None]:
     """(the tree after the operations of these rows, what makes it invalid if `check`, the keys that may be changed or
-    None where whole directories were deleted)."""
+    None where that is not known).
+
+    Some of its pages may have been flushed; the caller flushes the others.
+    """
+    rest = iter(rows)
+    few: list[bytes] = []
+    size = 0
+    for row in rest:
+        few.append(row)
+        size += len(row)
+        if size > LARGE:
+            return *_apply_many(txn, tree, chain(few, rest), writer, check), None
     changes = Changes()
-    for row in rows:
+    for row in few:
         changes.add(unpack(row))
     tree, added = changes.apply(tree, txn, writer)
     return tree, first_error(tree, added) if check else "", changes.touched
+
+
+def _apply_many(
+    txn: Snapshot, tree: Tree, rows: Iterable[bytes], writer: ContentWriter, check: bool
+) -> tuple[Tree, str]:
+    """(the tree after the operations of these rows, what makes it invalid), in memory that does not grow with them."""
+    with Runs(txn.store.path) as runs:
+        for row in rows:
+            runs.add(unpack(row))
+        runs.finish()
+        for number, (directory, tag) in enumerate(sorted(runs.trees), 1):
+            tree = tree.without(directory, paths.after(directory), tag)
+            if number % 256 == 0:
+                tree.pages.flush(tree.root)
+        suspect = False
+        for changes in _parts(runs):
+            tree, added = changes.apply(tree, txn, writer)
+            # A later part can still delete the one of two files; but no part can make an invalid tree unnoticed.
+            suspect = suspect or (check and first_error(tree, added) != "")
+            tree.pages.flush(tree.root)
+        if not suspect:
+            return tree, ""
+        doubled = _first(_doubled(tree, changes.added) for changes in _parts(runs))
+        collided = [found for changes in _parts(runs) if (found := _collided(tree, changes.added)) is not None]
+        return tree, _error_of(doubled, min(collided, default=None))
+
+
+def _parts(runs: Runs) -> Iterator[Changes]:
+    for ops in runs.parts(_PART):
+        changes = Changes()
+        changes.add(ops)
+        yield changes
+
+
+def _first(found: Iterable[tuple[str, str, str] | None]) -> tuple[str, str, str] | None:
+    return next((each for each in found if each is not None), None)

@@ -5,13 +5,17 @@ A `Modification` is filled outside of any transaction, so that a slow client kee
 """
 
 import hashlib
+from collections.abc import Iterable
 
 from pachd.errors import NotFound, PachError
 from pachd.pfs import changes, commits, filesets, paths, refs
+from pachd.pfs.runs import Rows
 from pachd.proto import pfs_pb2
 from pachd.store.contents import BLOCK, NO_CONTENT, BlockHasher, ContentWriter, containers_of, shared
+from pachd.store.pages import PagesAhead
 from pachd.store.store import Snapshot, Store, Txn
 from pachd.store.tree import Tree, path_of, tag_of
+from pachd.types import Commit
 
 DEFAULT_DATUM = "default"
 _OPS_PER_ROW = 20_000
@@ -27,7 +31,8 @@ class Modification:
         self._store = store
         self._writer = ContentWriter(store)
         self._ops: list[changes.Op] = []
-        self._rows: list[bytes] = []
+        self._rows = Rows(store.path)
+        self._ahead: filesets.Ahead | None = None
         self._pinned: list[int] = []
         self._file: _AppendedFile | None = None
         self.size = 0  # bytes added
@@ -42,6 +47,8 @@ class Modification:
     def close(self) -> None:
         """Let go of what was not applied. Twice is no error."""
         self._writer.close()
+        self._rows.close()
+        self._drop_ahead()
         shared(self._store).unpin(self._pinned)
         self._pinned = []
 
@@ -158,12 +165,88 @@ class Modification:
         ops = self.flush(txn)
         filesets.add(txn, row, ops, self.size)
 
-    def flush(self, txn: Txn) -> list[bytes]:
-        """Make the contents part of the transaction; returns the packed operations, which are then the caller's to
-        keep."""
+    def flush(self, txn: Txn) -> Iterable[bytes]:
+        """Make the contents part of the transaction; returns the packed operations, which are there until `close`."""
         self.seal()
         self._writer.flush(txn)
         return self._rows
+
+    def make_ahead(self, commit_pb: pfs_pb2.Commit) -> filesets.Closing:
+        """Make the tree of the commit that `modify_file` will make of this, outside of any transaction.
+
+        Does nothing if it will go into an open commit, or cannot succeed. The modification takes no more. What is
+        returned lets go of the tree, as `close` does.
+        """
+        self.seal()
+        self._drop_ahead()
+        with self._store.write(quiet=True) as txn:  # pieces that are joined are read from the store
+            self._writer.store(txn)
+        with self._store.read() as snapshot:
+            try:
+                base = _base_of_new(snapshot, commit_pb)
+            except PachError:  # `modify_file` will say it
+                base = None
+            if base is None:
+                return filesets.NOTHING
+            made = filesets.Ahead(PagesAhead(snapshot), base[0])
+            try:
+                made.make(snapshot, self._rows, True)
+            except BaseException:
+                made.close()
+                raise
+        self._ahead = made
+        return made
+
+    def _drop_ahead(self) -> None:
+        made, self._ahead = self._ahead, None
+        if made is not None:
+            made.close()
+
+    def become_commit(self, txn: Txn, commit: Commit, commit_pb: pfs_pb2.Commit) -> None:
+        """Be all that is in a commit that this transaction has just started for `commit_pb`, and finish it.
+
+        Raises filesets.Large as told there.
+        """
+        row = refs.resolve_commit(txn, (commit.repo, commit.id))
+        made = self._ahead
+        if made is not None and filesets.base_root(txn, row) == made.base:
+            self._writer.flush(txn)
+            commits.finish_commit(txn, commit, made=made)
+            return
+        self.seal()
+        if self._rows.size > changes.LARGE and filesets.can_retry(txn):
+            raise filesets.Large(lambda: self.make_ahead(commit_pb), goes_on=False)
+        self.apply(txn, row)
+        commits.finish_commit(txn, commit)
+
+
+def _base_of_new(txn: Snapshot, commit_pb: pfs_pb2.Commit) -> tuple[bytes | None] | None:
+    """The tree that a commit will build on that `modify_file` makes for `commit_pb`; None if it will not make one.
+
+    Raises PachError if it cannot.
+    """
+    branch, commit_id = _target(commit_pb)
+    try:
+        row = refs.resolve_commit(txn, commit_pb)
+    except NotFound:
+        if not branch:
+            return None
+    else:
+        if commit_id or row.state == pfs_pb2.STARTED:
+            return None
+    target = refs.branch_key(commit_pb, branch)
+    refs.repo_row(txn, target.repo)
+    found = refs.find_branch(txn, target)
+    parent = found["head_pk"] if found is not None else None
+    return (filesets.base_below(txn, parent, branch, commit_id),)
+
+
+def _target(commit_pb: pfs_pb2.Commit) -> tuple[str, str]:
+    """(branch, commit ID) that `commit_pb` names, either may be ""."""
+    branch, commit_id = commit_pb.branch.name, commit_pb.id
+    if commit_pb.HasField("branch") and not branch and not refs.is_id(commit_id):
+        return commit_id, ""
+    return branch, commit_id
 
 
 class _AppendedFile:
@@ -209,11 +292,9 @@ def modify_file(txn: Txn, commit_pb: pfs_pb2.Commit, modification: Modification)
 
     An open commit, named or the head of a branch, takes it. On a branch without a head, or with a finished one, it
     becomes a commit of its own, started and finished here. Raises PachError if the commit is named by its ID and has
-    finished.
+    finished, or if a directory is deleted and what the commit builds on is not finished; filesets.Large as told there.
     """
-    branch, commit_id = commit_pb.branch.name, commit_pb.id
-    if commit_pb.HasField("branch") and not branch and not refs.is_id(commit_id):
-        branch, commit_id = commit_id, ""
+    branch, commit_id = _target(commit_pb)
     try:
         row = refs.resolve_commit(txn, commit_pb)
     except NotFound:
@@ -227,8 +308,5 @@ def modify_file(txn: Txn, commit_pb: pfs_pb2.Commit, modification: Modification)
         if row.state == pfs_pb2.STARTED:
             modification.apply(txn, row)
             return False
-    target = refs.branch_key(commit_pb, branch)
-    commit = commits.start_commit(txn, target)
-    modification.apply(txn, refs.resolve_commit(txn, (commit.repo, commit.id)))
-    commits.finish_commit(txn, commit)
+    modification.become_commit(txn, commits.start_commit(txn, refs.branch_key(commit_pb, branch)), commit_pb)
     return True

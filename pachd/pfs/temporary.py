@@ -27,7 +27,7 @@ _SHARD_FILES, _SHARD_BYTES = 2_000_000, 1 << 30
 
 def create(txn: Txn, modification: Modification, ttl: int = DEFAULT_TTL) -> str:
     """Keep a modification as a file set for `ttl` seconds; returns its ID."""
-    return _keep(txn, modification.flush(txn), modification.size, ttl)
+    return _keep(txn, list(modification.flush(txn)), modification.size, ttl)
 
 
 def of_commit(txn: Txn, row: filesets.CommitLike, diff: bool = False, ttl: int = DEFAULT_TTL) -> str:

@@ -6,12 +6,13 @@ import logging
 import queue
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pachd.errors import PachError, PermissionDenied
-from pachd.pfs import modify, read, refs, writing
+from pachd.pfs import filesets, modify, read, refs, writing
 from pachd.pps import batching, egress, jobs, logs, meta, pipelines, plan, sandbox, secrets
 from pachd.pps.datums import Datum
 from pachd.pps.executor import Executor
@@ -282,7 +283,7 @@ class Run:
                 raise Killed
 
     def _finish(self, todo: plan.Plan) -> None:
-        with writing(self.store) as txn:
+        with self._made_ahead(), writing(self.store) as txn:
             self._check(txn)
             row = jobs.find_pk(txn, self.pk)
             assert row is not None
@@ -295,6 +296,17 @@ class Run:
                 txn.db.execute("UPDATE pps_jobs SET skipped=0 WHERE pk=?", (self.pk,))
                 first, why = next(iter(self._out_of_memory.items()), (failed["datum"], ""))
                 jobs.finish(txn, row, jobs.FAILURE, f"datum {first} failed" + (f": {why}" if why else ""))
+
+    @contextmanager
+    def _made_ahead(self) -> Iterator[None]:
+        """Make the trees of the job's commits, where they are large, before the transaction that finishes them."""
+        with ExitStack() as trees:
+            for kind in ("user", "meta"):
+                with suppress(PachError):  # the job may be gone, which is seen later
+                    with self.store.read() as snapshot:
+                        row = self._row(snapshot, kind)
+                    trees.callback(filesets.ahead_of_commit(self.store, row).close)
+            yield
 
     def _postpone(self, problem: NotReady) -> None:
         """The workers cannot start now: the job stays as it is and the pipeline says why."""

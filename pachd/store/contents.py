@@ -234,6 +234,7 @@ class ContentWriter:
         self._pack: PackWriter | None = None
         self._pinned: list[int] = []
         self._txn: Txn | None = None
+        self._stored = False
 
     def _new_id(self) -> int:
         container = self._shared.new_id()
@@ -274,8 +275,23 @@ class ContentWriter:
         if self._pack:
             self._pack.seal()
 
+    def store(self, txn: Txn) -> None:
+        """Make the bytes durable ahead of the transaction for which `flush` will be called; the writer takes no more.
+
+        They stay pinned. If nothing comes to refer to them, they are collected after `close`.
+        """
+        self._insert(txn)
+        txn.after_commit(self._is_stored)
+
     def flush(self, txn: Txn) -> None:
         """Make the bytes part of the transaction; the writer takes no more. They are kept if it commits."""
+        if self._stored:
+            txn.after_commit(self.close)
+            return
+        self._insert(txn)
+        txn.after_commit(self._committed)
+
+    def _insert(self, txn: Txn) -> None:
         self.seal()
         txn.db.executemany(
             "INSERT INTO container VALUES (?,?,?)", [(container, len(data), data) for container, data in self._rows]
@@ -284,7 +300,10 @@ class ContentWriter:
             txn.db.execute("INSERT INTO container VALUES (?,?,NULL)", (self._pack.container, self._pack.size))
             self._pack.record(txn)
         self._txn = txn
-        txn.after_commit(self._committed)
+
+    def _is_stored(self) -> None:
+        self._stored, self._pack = True, None
+        self._rows.clear()
 
     def _committed(self) -> None:
         self._pack = None

@@ -4,7 +4,8 @@ A snapshot is searched for what its roots reach; of the rows in it the others ar
 is dead at the snapshot stays dead, but for three things, and each is kept out:
 
 - a stream under way has *pinned* containers: whatever was pinned at any time since the collection began stays;
-- a transaction may write a page anew that was dead: pages written since the collection began stay;
+- a transaction may write a page anew that was dead: pages written since the collection began stay, and those written
+  ahead of a transaction that is still to come;
 - a reader that began before the snapshot may still see, and copy, what is dead in it: nothing is deleted before the
   last of those readers has ended. For that reason no reader ever finds a pack gone.
 
@@ -212,7 +213,7 @@ def _watching(state: "contents.Shared", cache: "pages.Cache") -> Iterator[tuple[
     """(the containers pinned, the pages written) from now on, growing while the collection runs."""
     with state.lock:
         pinned = state.recent = set(state.pins)
-    written = cache.written = set()
+    written = cache.watch()
     try:
         yield pinned, written
     finally:

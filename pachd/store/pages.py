@@ -1,12 +1,14 @@
 """Content-addressed pages: the rows that trees of paths are made of.
 
 A page never changes, so any number of readers share one cache. Pages made by a writer, or made to look at an open
-commit, stay in the `Pages` object until `flush` writes those that a root reaches.
+commit, stay in the `Pages` object until `flush` writes those that a root reaches. `PagesAhead` writes them before the
+transaction that will need them.
 """
 
 import hashlib
 import sqlite3
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -16,18 +18,28 @@ from pachd.store.store import Snapshot, Store, StoreError
 PAGE_SCHEMA = "CREATE TABLE IF NOT EXISTS page (id BLOB PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;"
 
 _CACHED_PAGES = 2000
+_BATCH = 2 << 20  # bytes of pages written ahead in one transaction: others wait for it
 
 Page = tuple[int, tuple[Any, ...]]
 """(level, entries): level 0 is a leaf; see `pachd.store.tree` for the entries."""
 
 
 class Cache:
-    """What all transactions of a store share: pages read recently, and those written while a collection runs."""
+    """What all transactions of a store share: pages read recently, those written while a collection runs, and those
+    written ahead, which no root reaches yet."""
 
     def __init__(self) -> None:
         self.pages: dict[bytes, Page] = {}
         self.written: set[bytes] | None = None
+        self.ahead: list[set[bytes]] = []
         self.lock = threading.Lock()
+
+    def watch(self) -> set[bytes]:
+        """Begin to collect: the pages that stay whatever a snapshot says, growing until `written` is None again."""
+        with self.lock:
+            written: set[bytes] = set().union(*self.ahead)
+            self.written = written
+        return written
 
     def add(self, page_id: bytes, page: Page) -> None:
         with self.lock:
@@ -58,13 +70,17 @@ class Pages:
         """The page of this ID. Raises StoreError if the database does not have it (a damaged store)."""
         page = self._cache.pages.get(page_id) or self.new.get(page_id)
         if page is None:
-            row = self._db.execute("SELECT data FROM page WHERE id=?", (page_id,)).fetchone()
-            if row is None:
+            data = self._load(page_id)
+            if data is None:
                 raise StoreError(f"page {page_id.hex()} is missing from the store; run `pachd fsck` on its folder")
-            level, entries = msgpack.unpackb(row[0], use_list=False)
+            level, entries = msgpack.unpackb(data, use_list=False)
             page = (level, entries)
             self._cache.add(page_id, page)
         return page
+
+    def _load(self, page_id: bytes) -> bytes | None:
+        row = self._db.execute("SELECT data FROM page WHERE id=?", (page_id,)).fetchone()
+        return row[0] if row is not None else None
 
     def put(self, level: int, entries: tuple[Any, ...]) -> bytes:
         """Add a page; returns its ID."""
@@ -86,11 +102,58 @@ class Pages:
             reached[page_id] = pack(level, entries)
             if level:
                 todo += [entry[2] for entry in entries]
+        self._insert(sorted(reached.items()))
+        self.new.clear()
+
+    def _insert(self, pages: Sequence[tuple[bytes, bytes]]) -> None:
         written = self._cache.written
         if written is not None:  # a collection may be about to delete the same pages
-            written.update(reached)
-        self._db.executemany("INSERT OR IGNORE INTO page VALUES (?,?)", sorted(reached.items()))
-        self.new.clear()
+            written.update(page_id for page_id, _data in pages)
+        self._db.executemany("INSERT OR IGNORE INTO page VALUES (?,?)", pages)
+
+
+class PagesAhead(Pages):
+    """Pages of a tree that a reader makes for a transaction to come: `flush` writes them in short transactions of its
+    own. Nothing collects them before `close`; by then a root reaches them, or nobody ever needs them."""
+
+    def __init__(self, txn: Snapshot) -> None:
+        super().__init__(txn)
+        self.store = txn.store
+        self._written: set[bytes] = set()
+        with self._cache.lock:
+            self._cache.ahead.append(self._written)
+
+    def close(self) -> None:
+        """Let the pages be collected that no root reaches. Twice is no error."""
+        with self._cache.lock:
+            self._cache.ahead = [known for known in self._cache.ahead if known is not self._written]
+
+    def _load(self, page_id: bytes) -> bytes | None:
+        data = super()._load(page_id)
+        if data is None and page_id in self._written:  # written after the reader's snapshot was taken
+            with self.store.read() as snapshot:
+                data = Pages(snapshot)._load(page_id)
+        return data
+
+    def _insert(self, pages: Sequence[tuple[bytes, bytes]]) -> None:
+        batch: list[tuple[bytes, bytes]] = []
+        size = 0
+        for page in pages:
+            batch.append(page)
+            size += len(page[1])
+            if size >= _BATCH:
+                self._insert_batch(batch)
+                batch, size = [], 0
+        if batch:
+            self._insert_batch(batch)
+
+    def _insert_batch(self, pages: Sequence[tuple[bytes, bytes]]) -> None:
+        with self._cache.lock:  # before they are written: a collection that begins now knows of them
+            self._written.update(page_id for page_id, _data in pages)
+            if self._cache.written is not None:
+                self._cache.written.update(page_id for page_id, _data in pages)
+        with self.store.write(quiet=True) as txn:
+            txn.db.executemany("INSERT OR IGNORE INTO page VALUES (?,?)", pages)
 
 
 def pack(level: int, entries: tuple[Any, ...]) -> bytes:
