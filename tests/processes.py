@@ -74,7 +74,7 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
 
-    def stop(self, seconds: float = 30) -> int:
+    def stop(self, seconds: float = 120) -> int:
         """End the process politely; its exit code. One that does not go within the time fails the test."""
         assert self.process is not None
         if self.process.poll() is None:
@@ -108,7 +108,7 @@ class Pachd(Server):
     def fsck(self) -> subprocess.CompletedProcess[str]:
         """`pachd fsck` on the folder of a pachd that does not run."""
         command = [sys.executable, "-m", "pachd", "fsck", "--data", str(self.data)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
 
 
 class MountServer(Server):

@@ -39,7 +39,7 @@ class Annotator(threading.Thread):
                 self.refused.append(answer.text[:500])
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_labelling(tmp_path: Path) -> None:
     chance = helpers.chance()
     pachd = Pachd(tmp_path / "data")
@@ -59,10 +59,12 @@ def test_labelling(tmp_path: Path) -> None:
             left = [task["id"] for task in studio.tasks(project)]
             assert len(left) == COUNT
             acknowledged: list[int] = []
-            for _ in range(2):
+            for last in (False, True):
                 annotator = Annotator(studio, left)
                 annotator.start()
                 time.sleep(chance.uniform(0.1, 1.5))
+                while last and not acknowledged and not annotator.acknowledged and annotator.is_alive():
+                    time.sleep(0.01)
                 studio.kill()
                 annotator.join(120)
                 assert not annotator.refused, annotator.refused

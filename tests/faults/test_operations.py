@@ -66,7 +66,7 @@ def with_big(store: Store) -> None:
             modify_file(txn, operations.master(), modification)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("mode", ["kill", "torn", "eio", "enospc"])
 @pytest.mark.parametrize("what", ["commit", "squash", "gc"])
 def test_every_operation(shim: Path, tmp_path: Path, what: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ def _check_whole(server: Pachd, wrong: list[str]) -> None:
     assert not wrong, f"seed {SEED}: {len(wrong)} wrong answers:\n" + "\n".join(wrong[:20])
     logged = server.text()
     assert "Traceback" not in logged, f"seed {SEED}:\n" + logged[logged.index("Traceback") - 500 :][:5000]
-    assert server.stop(60) == 0
+    assert server.stop() == 0
     checked = server.fsck()
     assert checked.returncode == 0, checked.stdout + checked.stderr
 

@@ -298,7 +298,7 @@ def test_a_job_goes_on_after_a_stop(tmp_path: Path) -> None:
             while state() != pps_pb2.JOB_RUNNING and time.monotonic() < until:
                 time.sleep(0.05)
             assert state() == pps_pb2.JOB_RUNNING
-            assert server.stop(30) == 0
+            assert server.stop() == 0
         server.start()
         with Client(server.address, timeout=60) as client:
             job = next(iter(client.pps.ListJob(jobs))).job
