@@ -70,6 +70,12 @@ def terminal(state: int) -> bool:
     return state in TERMINAL
 
 
+def is_over(txn: Snapshot, pk: int) -> bool:
+    """Whether a job has ended, or is gone."""
+    row = txn.db.execute("SELECT state FROM pps_jobs WHERE pk=?", (pk,)).fetchone()
+    return row is None or row["state"] in TERMINAL
+
+
 def of_pipeline(txn: Snapshot, pipeline: pps_pb2.Pipeline, after: int | None) -> list[sqlite3.Row]:
     """Jobs of a pipeline, of every version, oldest first: those with a key greater than ``after``.
 

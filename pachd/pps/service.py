@@ -69,9 +69,10 @@ class ServiceRun:
         try:
             self._run()
         except Exception as problem:
-            if not isinstance(problem, PachError):
-                log.exception("the service of job %s failed", self.job.id)
-            self._end(jobs.FAILURE, str(problem))
+            try:
+                self._fail(problem)
+            except Exception:  # the disk may be full: the job stays unfinished and is tried again later
+                log.exception("cannot record the failure of job %s: %s", self.job.id, problem)
         finally:
             unsubscribe()
             self._ended()
@@ -157,8 +158,7 @@ class ServiceRun:
             self._news.wait()
 
     def _over(self, txn: Snapshot, pipeline: int) -> bool:
-        mine = txn.db.execute("SELECT state FROM pps_jobs WHERE pk=?", (self.pk,)).fetchone()
-        if mine is None or mine["state"] in jobs.TERMINAL:
+        if jobs.is_over(txn, self.pk):
             self._cancelled = True
             return True
         newer = txn.db.execute(
@@ -175,6 +175,19 @@ class ServiceRun:
             if all(commit.state == pfs_pb2.FINISHED for commit in commits):
                 return True
         return False
+
+    def _fail(self, problem: Exception) -> None:
+        """End the job with this reason. One that was deleted or stopped meanwhile has ended, and that is why."""
+        known = isinstance(problem, PachError)
+        reason = str(problem) if known else f"{type(problem).__name__}: {problem}"
+        with self.store.read() as snapshot:
+            over = jobs.is_over(snapshot, self.pk)
+        if known and over:
+            log.info("job %s ends, as it was deleted or stopped meanwhile: %s", self.job.id, reason)
+            return
+        if not known:
+            log.error("the service of job %s failed: %s", self.job.id, reason, exc_info=problem)
+        self._end(jobs.FAILURE, reason)
 
     def _end(self, state: int, reason: str) -> None:
         with writing(self.store) as txn:
