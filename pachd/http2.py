@@ -23,6 +23,12 @@ _END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x4, 0x8, 0x20
 _HEAD = 9  # bytes before the body of a frame
 _CONNECTED = (ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN)
 _RECEIVING = (StreamState.OPEN, StreamState.HALF_CLOSED_LOCAL)
+_ANSWER = (
+    StreamInputs.SEND_HEADERS,
+    StreamInputs.SEND_DATA,
+    StreamInputs.SEND_HEADERS,
+    StreamInputs.SEND_END_STREAM,
+)
 _FEW = 64  # streams that are not counted, and whose closed ones are not cleared away, for each new one
 _KEPT_BLOCKS = 256
 _KEPT_SIZE = 1024  # bytes of a header block that is worth remembering
@@ -270,6 +276,35 @@ class Connection(H2Connection):
                     self._encoded.clear()
                 self._encoded[key] = block
         return block + varying
+
+    def answer(self, stream_id: int, headers: Headers, body: bytes, trailers: Headers) -> bytes:
+        """Return a whole answer, behind what else is to be sent; b"" if it does not go in one piece.
+
+        A server's, on a stream on which it has sent nothing.
+        """
+        stream = self.streams.get(stream_id)
+        size = len(body)
+        if stream is None or size > min(self.max_outbound_frame_size, self.local_flow_control_window(stream_id)):
+            return b""
+        blocks = self._encode(headers), self._encode(trailers)
+        if max(map(len, blocks)) > self.max_outbound_frame_size:
+            return b""
+        self._input(ConnectionInputs.SEND_HEADERS)
+        for input_ in _ANSWER:
+            stream.state_machine.process_input(input_)
+        stream.outbound_flow_control_window -= size
+        self.outbound_flow_control_window -= size
+        return b"".join(
+            (
+                self.data_to_send(),
+                frame_head(len(blocks[0]), _HEADERS, _END_HEADERS, stream_id),
+                blocks[0],
+                frame_head(size, _DATA, 0, stream_id),
+                body,
+                frame_head(len(blocks[1]), _HEADERS, _END_HEADERS | _END_STREAM, stream_id),
+                blocks[1],
+            )
+        )
 
     def data_head(self, stream_id: int, size: int, end: bool) -> bytes:
         """Account for a DATA frame of `size` bytes and return its head; the caller sends the body behind it.

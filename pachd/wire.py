@@ -75,7 +75,10 @@ class _Corked:
         parts, self._parts = self._parts, []
         self._size = 0
         if parts and not self._transport.is_closing():
-            self._transport.writelines(parts)
+            if len(parts) == 1:
+                self._transport.write(parts[0])
+            else:
+                self._transport.writelines(parts)
 
     def close(self) -> None:
         self.flush()
@@ -152,6 +155,24 @@ async def send(stream: H2Stream, parts: Sequence[Buffer], end: bool = False) -> 
             if end:
                 transport.flush()
             return
+
+
+def answer(stream: H2Stream, headers: http2.Headers, body: bytes, trailers: http2.Headers) -> bool:
+    """Send a whole answer at once, if that is possible; returns whether it was.
+
+    :param body: framed messages.
+    """
+    h2: Any = stream._h2_connection
+    connection, transport = stream.connection, corked(stream)
+    if not connection.write_ready.is_set():
+        return False
+    data = h2.answer(stream.id, headers, body, trailers)
+    if data:
+        transport.write(data)
+        transport.flush()
+        connection.headers_send_process()
+        connection.data_send_process()
+    return bool(data)
 
 
 def _cut(parts: Sequence[Buffer], size: int) -> tuple[list[Buffer], list[Buffer]]:

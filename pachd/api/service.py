@@ -96,6 +96,8 @@ class Call:
         self.request_type = message_factory.GetMessageClass(method.input_type)
         self.reply_type = message_factory.GetMessageClass(method.output_type)
         self._streams = method.client_streaming or method.server_streaming
+        self._replies = method.server_streaming
+        self._reply = b""  # the only one, framed; sent together with the end
         self._stream = stream
         self.access: Pass | None = None  # while access control is active
         self._receiver = wire.Receiver(stream._stream, gunzip=True)
@@ -157,8 +159,12 @@ class Call:
             yield batch
 
     async def reply(self, message: Message) -> None:
-        """Send one reply."""
-        await self.send(wire.frame(message.SerializeToString()))
+        """Send one reply; if there is only one, with the end of the call."""
+        framed = wire.frame(message.SerializeToString())
+        if self._replies:
+            await self.send(framed)
+        else:
+            self._reply = framed
 
     async def send(self, *framed: bytes) -> None:
         """Send replies that are already encoded and framed (see `pachd.wire`), perhaps in pieces."""
@@ -172,6 +178,12 @@ class Call:
     async def end(self) -> None:
         """Tell the client that its call, which had replies, has ended well."""
         stream = self._stream
+        if self._reply:
+            if wire.answer(stream._stream, HEADERS, self._reply, TRAILERS):
+                stream._send_initial_metadata_done = stream._send_message_done = True
+                stream._send_trailing_metadata_done = True
+                return
+            await self.send(self._reply)
         if stream._send_message_done and not stream._send_trailing_metadata_done:
             await stream._stream.send_headers(TRAILERS, end_stream=True)
             wire.corked(stream._stream).flush()

@@ -165,6 +165,31 @@ def test_headers_come_out_as_they_went_in() -> None:
         assert dict(answer[0].headers)["grpc-message"] == f"no {i}"  # type: ignore[attr-defined]
 
 
+def test_a_whole_answer_means_the_same_to_h2() -> None:
+    client, server = pair(H2Connection, Connection)
+    begin, end = [(":status", "200"), ("content-type", "application/grpc")], [("grpc-status", "0")]
+    for body in (b"", b"one", b"x" * (1 << 20), b"one"):
+        stream = client.get_next_available_stream_id()
+        client.send_headers(stream, request("/x"), end_stream=True)
+        server.receive_data(client.data_to_send())
+        server.ping(b"12345678")
+        told = meaning(client.receive_data(server.answer(stream, begin, body, end)))  # type: ignore[attr-defined]
+        data = [["data", stream, body, len(body)]] if body else []
+        kinds = [["PingReceived", None], ["ResponseReceived", stream, begin], *data, ["TrailersReceived", stream, end]]
+        assert told == [*kinds, ["StreamEnded", stream]]
+        assert server.streams[stream].closed
+
+
+def test_an_answer_that_does_not_fit_is_left_to_others() -> None:
+    client, server = pair(H2Connection, Connection)
+    client.send_headers(1, request("/x"), end_stream=True)
+    server.receive_data(client.data_to_send())
+    window = server.local_flow_control_window(1)
+    assert server.answer(1, [], b"x" * ((1 << 20) + 1), []) == b""  # type: ignore[attr-defined]
+    assert server.answer(3, [], b"x", []) == b""  # type: ignore[attr-defined]
+    assert server.local_flow_control_window(1) == window and not server.data_to_send()
+
+
 def test_a_long_header_block_is_continued() -> None:
     client, server = pair(Connection, H2Connection)
     client.max_outbound_frame_size = 100
