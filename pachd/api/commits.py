@@ -12,6 +12,10 @@ from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
 
 
+class Deleted(PachError):
+    """A commit was deleted while somebody waited for it."""
+
+
 class Commits:
     """StartCommit … WalkCommitSubvenance."""
 
@@ -82,7 +86,7 @@ class Commits:
                 commit = pfs_pb2.Commit(repo=info.commit.repo, id=info.commit.id)
                 try:
                     reached = await _reach(call, commit, request.state)
-                except NotFound:  # deleted while we waited for it
+                except (NotFound, Deleted):
                     continue
                 await call.reply(strip_branch(call, reached))
             await context.newer(version)
@@ -91,24 +95,14 @@ class Commits:
         request = await call.request()
         if not request.HasField("commit_set"):
             raise PachError("commitset cannot be nil")
-        context = call.context
-        sent: set[str] = set()
-        while True:
-            version = context.version
-            infos = await context.read(partial(_commit_set, id=request.commit_set.id))
-            unfinished = 0
-            for info in infos:
-                key = str(info.commit)
-                if key in sent:
-                    continue
-                if request.wait and not info.HasField("finished"):
-                    unfinished += 1
-                    continue
-                sent.add(key)
+        unfinished: list[pfs_pb2.Commit] = []
+        for info in await call.context.read(partial(_commit_set, id=request.commit_set.id)):
+            if request.wait and not info.HasField("finished"):
+                unfinished.append(pfs_pb2.Commit(repo=info.commit.repo, id=info.commit.id))
+            else:
                 await call.reply(strip_branch(call, info))
-            if not unfinished:
-                return
-            await context.newer(version)
+        for commit in unfinished:
+            await call.reply(strip_branch(call, await _reach(call, commit, pfs_pb2.FINISHED, known=True)))
 
     @read
     def ListCommitSet(self, snapshot: Snapshot, request: pfs_pb2.ListCommitSetRequest, call: Call) -> Any:
@@ -178,16 +172,24 @@ def _start(snapshot: Snapshot, request: Any, told: str) -> list[refs.CommitRow]:
         raise err.wrapped(f"{told}: pick commits") from err
 
 
-async def _reach(call: Call, commit: pfs_pb2.Commit, wait: int) -> pfs_pb2.CommitInfo:
-    """Wait until a commit is in a state, without holding a thread; returns it.
+async def _reach(call: Call, commit: pfs_pb2.Commit, wait: int, known: bool = False) -> pfs_pb2.CommitInfo:
+    """Wait until a commit is in a state, without holding a thread; returns it. known: it was there already.
 
-    :raises NotFound: there is none, or it was deleted meanwhile.
+    :raises NotFound: there is none.
+    :raises Deleted: it was deleted meanwhile.
     """
     while True:
         version = call.context.version
-        info, reached = await call.context.read(partial(_inspect, commit=commit, wait=wait))
+        try:
+            info, reached = await call.context.read(partial(_inspect, commit=commit, wait=wait))
+        except NotFound as err:
+            if known:
+                told = f"commit {handle(commit)} was deleted"
+                raise Deleted(f"inspect finishing or finished commit: {told}") from err
+            raise
         if reached:
             return info
+        known = True
         commit = pfs_pb2.Commit(repo=info.commit.repo, id=info.commit.id)  # the branch may move while we wait
         await call.context.newer(version)
 

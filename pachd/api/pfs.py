@@ -133,7 +133,7 @@ class Branches:
 
     @read
     def ListBranch(self, snapshot: Snapshot, request: pfs_pb2.ListBranchRequest, call: Call) -> Any:
-        repo = repo_key(request.repo) if request.HasField("repo") and request.repo.name else None
+        repo = repo_key(request.repo) if request.HasField("repo") else None
         for info in branches.list_branches(snapshot, repo, reverse=request.reverse):
             yield strip_branch(call, info)
 

@@ -223,13 +223,28 @@ def inspect_branch(txn: Snapshot, branch: Branch) -> pfs_pb2.BranchInfo:
 
 
 def list_branches(txn: Snapshot, repo: Repo | None = None, reverse: bool = False) -> Iterator[pfs_pb2.BranchInfo]:
-    """Yield the branches of a repo (None: of all), newest first. Raises NotFound."""
+    """Yield the branches of a repo, newest first. Raises NotFound.
+
+    repo: without a name, all repos of this project and type; None: all there are, those with the least provenance
+    first; in reverse, those of one transaction with the most first, as Pachyderm lists them.
+    """
     order = "ASC" if reverse else "DESC"
-    if repo is None:
-        rows = txn.db.execute(f"SELECT pk FROM branches ORDER BY pk {order}").fetchall()
-    else:
+    if repo is not None and not repo.name:
+        rows = txn.db.execute(
+            "SELECT b.pk FROM branches b JOIN repos r ON r.pk = b.repo_pk WHERE r.project=? AND r.type=? "
+            f"ORDER BY b.pk {order}",
+            (repo.project, repo.type),
+        ).fetchall()
+    elif repo is not None:
         pk = _repo_pk(txn, repo)
         rows = txn.db.execute(f"SELECT pk FROM branches WHERE repo_pk=? ORDER BY pk {order}", (pk,)).fetchall()
+    else:
+        rows = txn.db.execute(f"SELECT pk, created FROM branches ORDER BY pk {order}").fetchall()
+        above = {row["pk"]: len(txn.db.execute(_PROVENANCE, (row["pk"],)).fetchall()) for row in rows}
+        if reverse:
+            rows.sort(key=lambda row: (row["created"], -above[row["pk"]]))
+        else:
+            rows.sort(key=lambda row: above[row["pk"]])
     for row in rows:
         yield _info(txn, row["pk"])
 

@@ -1,5 +1,6 @@
 """Triggers: a branch that moves to another's head when enough has changed there, or when it is time."""
 
+import math
 import re
 import threading
 from functools import partial
@@ -11,20 +12,29 @@ from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Store, Txn
 from pachd.types import Branch, Repo
 
-_SIZE = re.compile(r"([0-9.]+) ?([kKmMgGtTpP]?)([iI]?)[bB]?")
-_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+_SIZE = re.compile(r"(.*[0-9.])([^0-9. ]*)|(.*) ([^0-9. ]*)", re.DOTALL)  # up to the last digit, point or space
+_FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_POWERS = {"k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
 def parse_size(text: str) -> int:
-    """Return a size such as `3B`, `10K` or `1.5GiB` in bytes; decimal units even if they have an `i`, as Pachyderm."""
-    match = _SIZE.fullmatch(text.strip())
-    try:
-        if match is None:
-            raise ValueError(text)
-        size = int(float(match[1]) * 1000 ** _POWERS[match[2].lower()])
-    except (ValueError, OverflowError) as err:
-        raise PachError(f"invalid trigger size: invalid size: '{text}'") from err
-    return size
+    """Return a size such as `3B`, `10K` or `1.5 GiB` in bytes; decimal units even if they have an `i`, as Pachyderm."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise PachError(f"invalid trigger size: invalid size: '{text}'")
+    number, suffix = (match[1], match[2]) if match[1] is not None else (match[3], match[4])
+    wrong = "" if _FLOAT.fullmatch(number) else "invalid syntax"
+    if wrong or math.isinf(float(number)):
+        wrong = wrong or "value out of range"
+        raise PachError(f'invalid trigger size: strconv.ParseFloat: parsing "{number}": {wrong}')
+    if (size := float(number)) < 0:
+        raise PachError(f"invalid trigger size: invalid size: '{text}'")
+    unit = suffix.lower() if len(suffix) <= 3 else suffix
+    if unit not in ("", "b"):
+        if unit[0] not in _POWERS or unit[1:] not in ("", "b", "ib"):
+            raise PachError(f"invalid trigger size: invalid suffix: '{unit}'")
+        size *= 1000.0 ** _POWERS[unit[0]]
+    return int(min(size, 2.0**63 - 1024))
 
 
 def check(txn: Snapshot, branch: Branch, trigger: pfs_pb2.Trigger) -> None:

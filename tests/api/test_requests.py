@@ -114,3 +114,18 @@ def test_walks_over_the_wire(client: Client) -> None:
     with pytest.raises(RpcError, match="^walk commit provenance: walk commit provenance: pick commits: picking commit"):
         asked = pfs_pb2.CommitPicker(branch_head=names[1])
         list(client.pfs.WalkCommitProvenance(pfs_pb2.WalkCommitProvenanceRequest(start=[asked])))
+
+
+def test_what_is_waited_for_may_be_deleted(client: Client) -> None:
+    above, below = (parse_ref(f"wait-{name}@master").commit for name in "ab")
+    for each in (above, below):
+        client.pfs.CreateRepo(pfs_pb2.CreateRepoRequest(repo=each.repo))
+    client.pfs.CreateBranch(pfs_pb2.CreateBranchRequest(branch=below.branch, provenance=[above.branch]))
+    id = client.pfs.InspectCommit(pfs_pb2.InspectCommitRequest(commit=below)).commit.id
+    waiting = iter(client.pfs.InspectCommitSet(pfs_pb2.InspectCommitSetRequest(commit_set={"id": id}, wait=True)))
+    assert next(waiting).commit.repo.name == "wait-a"
+    client.pfs.DropCommit(pfs_pb2.DropCommitRequest(commit=below))
+    with pytest.raises(RpcError) as caught:
+        next(waiting)
+    assert caught.value.code == Status.UNKNOWN
+    assert caught.value.message == f"inspect finishing or finished commit: commit default/wait-b@{id} was deleted"

@@ -241,3 +241,19 @@ def test_a_directory_is_not_deleted_before_one_can_know_what_is_in_it(store: Sto
     with Modification(store) as modification, writing(store) as txn:
         modification.delete("/d/")
         modify_file(txn, target, modification)
+
+
+def test_all_branches_come_by_how_much_is_above_them(store: Store) -> None:
+    chain(store)
+    with writing(store) as txn:
+        branches.create_branch(txn, Branch(A, "late"))
+    with store.read() as txn:
+
+        def names(repo: Repo | None, reverse: bool = False) -> list[str]:
+            return [f"{i.branch.repo.name}@{i.branch.name}" for i in branches.list_branches(txn, repo, reverse)]
+
+        assert names(None) == ["a@late", "a@master", "b@master", "c@master"]
+        assert names(None, reverse=True) == ["c@master", "b@master", "a@master", "a@late"]
+        assert names(A) == ["a@late", "a@master"]
+        assert names(Repo("default", "")) == ["a@late", "c@master", "b@master", "a@master"]
+        assert names(Repo("other", "")) == []

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from pachd.errors import NotFound, PachError
-from pachd.pfs import branches, commits, refs, repos, schedule, writing, writing_together
+from pachd.pfs import branches, commits, refs, repos, schedule, triggers, writing, writing_together
 from pachd.pfs.clock import Clock
 from pachd.pfs.modify import Modification, modify_file
 from pachd.proto import pfs_pb2
@@ -239,3 +239,29 @@ def test_schedules_that_never_come() -> None:
 def test_schedules_that_are_none(spec: str) -> None:
     with pytest.raises(PachError):
         schedule.parse(spec)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("3B", 3), ("10K", 10_000), ("1.5 GiB", 1_500_000_000), (".5kB", 500), ("1e3", 1000), ("2Tb", 2 * 10**12)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert triggers.parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("lots", "invalid size: 'lots'"),
+        ("", "invalid size: ''"),
+        ("-1", "invalid size: '-1'"),
+        ("1Ki", "invalid suffix: 'ki'"),
+        ("1iB", "invalid suffix: 'ib'"),
+        ("7 zebra", "invalid suffix: 'zebra'"),
+        ("1.2.3", 'strconv.ParseFloat: parsing "1.2.3": invalid syntax'),
+    ],
+)
+def test_sizes_that_are_none(text: str, error: str) -> None:
+    with pytest.raises(PachError) as caught:
+        triggers.parse_size(text)
+    assert str(caught.value) == f"invalid trigger size: {error}"
