@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import threading
 import time
@@ -78,11 +79,28 @@ def prepare() -> None:
     call_command("migrate", "--no-color", verbosity=0)
     from label_studio_backend.models import PachydermExportStorage, PachydermImportStorage
 
+    alone = _alone(Path(os.environ["LABEL_STUDIO_BASE_DATA_DIR"]))
     for model in (PachydermImportStorage, PachydermExportStorage):
-        model.release_interrupted()
+        model.release_interrupted(alone)
     env = os.environ
     _first_user(env.get("LABEL_STUDIO_USERNAME"), env.get("LABEL_STUDIO_PASSWORD"), env.get("LABEL_STUDIO_USER_TOKEN"))
     connections.close_all()  # no connection may be shared with the workers
+
+
+_serving: list[Any] = []  # the open file whose lock says that this process serves the data folder
+
+
+def _alone(folder: Path) -> bool:
+    """Whether no other process serves this data folder; from now on this one does, until it ends."""
+    file = open(folder / "pachyderm-serving.lock", "w")
+    _serving.append(file)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        return False
+    fcntl.flock(file, fcntl.LOCK_SH)
+    return True
 
 
 def _announce(url: str) -> None:

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.http import FileResponse, HttpRequest
 from django.shortcuts import get_object_or_404
 from io_storages import api as base
-from rest_framework.exceptions import PermissionDenied, ValidationError
+from rest_framework.exceptions import NotFound, PermissionDenied, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -54,7 +54,10 @@ class _Sync:
         if not storage.synchronizable:
             raise ValidationError({"message": f"Storage {storage.pk} is not synchronizable."})
         storage.sync()
-        storage.refresh_from_db()
+        try:
+            storage.refresh_from_db()
+        except type(storage).DoesNotExist:
+            raise NotFound(f"Storage {storage.pk} was deleted during its Sync.") from None
         return Response(self.serializer_class(storage).data)  # type: ignore[attr-defined]
 
 

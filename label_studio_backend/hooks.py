@@ -10,7 +10,8 @@ from collections import defaultdict
 from typing import Any
 
 from django.db import transaction
-from django.db.models.signals import post_delete, post_save
+from django.db.models import Case, F, Value, When
+from django.db.models.signals import post_delete, post_save, pre_delete
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +20,9 @@ def connect() -> None:
     """Connect the hooks; called once when the app is ready."""
     from tasks.models import Annotation, Task, post_bulk_create
 
+    from .models import PachydermExportStorage
+
+    pre_delete.connect(_target_deleted, sender=PachydermExportStorage, dispatch_uid="pachyderm-target-deleted")
     post_save.connect(_annotation_saved, sender=Annotation, dispatch_uid="pachyderm-annotation-saved")
     post_delete.connect(_annotation_deleted, sender=Annotation, dispatch_uid="pachyderm-annotation-deleted")
     post_bulk_create.connect(_annotations_created, sender=Annotation, dispatch_uid="pachyderm-annotations-created")
@@ -59,10 +63,44 @@ def _task_saved(sender: Any, instance: Any, created: bool, update_fields: Any, *
     """A task whose data or meta changed has another label file, although no annotation changed."""
     if created or (update_fields is not None and not {"data", "meta"} & set(update_fields)):
         return
-    from .models import LabelledTask
+    from tasks.models import Annotation
+
+    from .models import LabelledTask, PachydermExportStorage
 
     try:
-        if LabelledTask.objects.filter(task_id=instance.pk, count__gt=0).update(count=-1):
+        targets = set(
+            PachydermExportStorage.objects.filter(project_id=instance.project_id).values_list("pk", flat=True)
+        )
+        if not targets:
+            return
+        rows = LabelledTask.objects.filter(task_id=instance.pk, storage__in=targets)
+        # Every mark is another number: who has read the task before this one sees it, even where one was there.
+        marked = Case(When(count__gt=0, then=Value(-1)), default=F("count") - 1)
+        found = rows.exclude(count=0).update(count=marked)
+        if found < len(targets) and Annotation.objects.filter(task_id=instance.pk).exists():
+            # Its labels are perhaps being staged for the first time just now, with the old data.
+            new = targets - set(rows.values_list("storage_id", flat=True))
+            marks = [LabelledTask(storage_id=pk, task_id=instance.pk, path="", count=-1) for pk in new]
+            found += len(LabelledTask.objects.bulk_create(marks, ignore_conflicts=True))
+        if found:
             _queue(instance.project_id, [instance.pk])
     except Exception:
         logger.exception("Task %s could not be marked as changed", instance.pk)
+
+
+def _target_deleted(sender: Any, instance: Any, **_: Any) -> None:
+    """What a target storage staged and no Sync committed must not come into the next Sync of another one."""
+    from .staging import staging_lock, unstage
+
+    try:
+        ref, left = instance.ref, instance.pending_paths()
+    except Exception:
+        logger.exception("%s: its staged labels could not be listed", instance)
+        return
+
+    def take_back() -> None:
+        with staging_lock(ref):
+            unstage(ref, left)
+
+    if left:
+        transaction.on_commit(take_back, robust=True)

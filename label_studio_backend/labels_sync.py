@@ -14,8 +14,10 @@ from django.utils import timezone
 from tasks.models import Annotation
 from users.models import User
 
-from .mount_api import MountError, mount_api
-from .refs import Ref, mount_name
+from .canonical import digest
+from .media import read_label
+from .mount_api import MountApi, MountError, mount_api
+from .refs import FileAddress, Ref, mount_name
 from .source import SHOWN
 from .staging import BATCH, same_target, stage, staging, unstaged
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from .models import PachydermExportStorage
 
 logger = logging.getLogger(__name__)
+
+TRIES = 5  # of a commit, while the branch moves or the mount server loses what it was brought
+_KINDS = ("added", "changed", "deleted")
 
 
 def commit_labels(storage: PachydermExportStorage, pressed_by: str) -> tuple[int, dict[str, Any]]:
@@ -33,7 +38,6 @@ def commit_labels(storage: PachydermExportStorage, pressed_by: str) -> tuple[int
     stays staged, and the next Sync goes on from there.
     """
     ref = storage.ref
-    _forget_lost_commits(storage, ref)
     problems: list[str] = []
     staged = 0
     # Most of it without holding up the background sender for long; the rest below, together with the commit.
@@ -49,34 +53,89 @@ def commit_labels(storage: PachydermExportStorage, pressed_by: str) -> tuple[int
         late = unstaged(storage) if found and not problems else []
         for batch in _batches(late):
             problems += stage(storage, batch).problems
-        storages = same_target(storage)
-        result = _commit(storage, storages, ref, pressed_by)
+        result = _commit_on_head(storage, ref, pressed_by)
+    problems += result.pop("lost", [])
     if problems:
         result["problems"] = sorted(set(problems))[:SHOWN]
     result["total_annotations"] = Annotation.objects.filter(project_id=storage.project_id).count()
     return result["added"] + result["changed"] + result["deleted"], result
 
 
-def _batches(ids: list[int]) -> Iterator[list[int]]:
+def _batches(ids: list[Any]) -> Iterator[list[Any]]:
     return (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))
 
 
-def _forget_lost_commits(storage: PachydermExportStorage, ref: Ref) -> None:
-    """When our last commit is gone (the repository was made anew), all labels are to be committed again."""
-    if not storage.last_commit:
-        return
-    try:
-        mount_api().resolve(Ref(ref.project, ref.repo, None, storage.last_commit))
-    except MountError as error:
-        if error.status != 404:
-            raise
-        logger.warning("%s: commit %s is gone, its labels are committed again", storage, storage.last_commit)
-        storage.files.update(committed="", since=None)
-        type(storage).objects.filter(pk=storage.pk).update(last_commit="")
+def _commit_on_head(storage: PachydermExportStorage, ref: Ref, by: str) -> dict[str, Any]:
+    """One commit on the branch as it was looked at: whoever moves it in between makes us look again."""
+    for _ in range(TRIES):
+        storages = same_target(storage)
+        head, note = _follow_branch(storages, ref)
+        try:
+            result = _commit(storage, storages, ref, head, by)
+        except MountError as error:
+            if error.code != "head_moved":
+                raise
+            logger.info("%s: the branch moved, it is looked at again", storage)
+            continue
+        return {**result, "note": note} if note else result
+    raise MountError(f"{ref} moves all the time: others commit to it. Nothing is lost: press Sync again.", 409)
+
+
+def _follow_branch(storages: list[PachydermExportStorage], ref: Ref) -> tuple[str | None, str]:
+    """Where the branch is now. Labels whose commit it does not come from any more are to be committed again.
+
+    Moved back (a rollback), it is left there: labels of later commits stay out until they change.
+    Returns: the head, and a sentence for the card, "" as a rule.
+    """
+    api, note = mount_api(), ""
+    head = api.head(ref)
+    for last in sorted({one.last_commit for one in storages} - {"", head}):
+        kinship = _kinship(api, ref, last, head)
+        if kinship == "after":
+            continue
+        if kinship == "before":
+            note = f"{ref} was moved back: labels of later commits are left out of it until they change."
+            continue
+        logger.warning("%s does not come from commit %s any more: its labels are committed again", ref, last)
+        for one in storages:
+            if one.last_commit == last:
+                one.files.update(committed="", since=None)
+                type(one).objects.filter(pk=one.pk).update(last_commit="")
+    return head, note
+
+
+def _kinship(api: MountApi, ref: Ref, last: str, head: str | None) -> str:
+    """Whether a head comes "after" a commit, from "before" it (or a fork there), or is "" nothing to it."""
+    if head is None:
+        return ""
+    known: list[set[str]] = [{head}, {last}]
+    walk: list[str | None] = [head, last]
+    while any(walk):  # both sides in step, so that it takes no longer than the way to where they meet
+        for side, other in ((0, 1), (1, 0)):
+            at = walk[side]
+            if at is None:
+                continue
+            try:
+                at = walk[side] = api.resolve(Ref(ref.project, ref.repo, None, at)).parent
+            except MountError as error:
+                if error.status != 404:
+                    raise
+                at = walk[side] = None
+                if side == 1 and known[1] == {last}:
+                    return ""  # it was deleted, with the repository or by itself
+            if at:
+                known[side].add(at)
+                if at in known[other]:
+                    return "after" if at == last else "before"
+    return ""
 
 
 def _commit(
-    storage: PachydermExportStorage, storages: list[PachydermExportStorage], ref: Ref, by: str
+    storage: PachydermExportStorage,
+    storages: list[PachydermExportStorage],
+    ref: Ref,
+    head: str | None,
+    by: str,
 ) -> dict[str, Any]:
     counts = _pending_counts(storages)
     result: dict[str, Any] = {"commit": None, "added": 0, "changed": 0, "deleted": 0, "by": by}
@@ -104,16 +163,48 @@ def _commit(
     }
     message = f"Sync by {by}: +{counts['added']} ~{counts['changed']} -{counts['deleted']} labels (project {title})"
     before = timezone.now()
-    made = api.commit(ref, message, metadata, key=f"{mount_name('sync', ref)}.{storage.ticket}")
+    storage.still_mine()
+    lost: list[str] = []
+    for attempt in range(TRIES):
+        made = api.commit(ref, message, metadata, f"{mount_name('sync', ref)}.{storage.ticket}.{attempt}", head)
+        done = made.get("commit")
+        if done and sum(int(made.get(f"files_{name}", 0)) for name in _KINDS) == counts.total():
+            lost = []
+            break
+        # Other files were committed than we had staged, or none: what the branch really holds is looked at.
+        lost = _missing(api, storages, ref, done or head)
+        if done or not lost:
+            break
+        logger.warning("%s: the mount server lost %d staged labels, they are brought again", storage, len(lost))
+        for one in storages:
+            _bring_again(one)
     for one in storages:
+        for paths in _batches(lost):
+            one.files.filter(path__in=paths).update(staged=F("committed"))
+            one.labelled_tasks.filter(path__in=paths).update(count=-1)
         _mark_committed(one, before)
-    if made.get("commit"):
-        ids = [one.pk for one in storages]
-        type(storage).objects.filter(pk__in=ids).update(last_commit=made["commit"])
-        for name in ("added", "changed", "deleted"):
+    if lost:
+        result["lost"] = [f"{len(lost)} labels got lost on their way into the commit: press Sync again."]
+    ids = [one.pk for one in storages]
+    type(storage).objects.filter(pk__in=ids).update(last_commit=done or head or "")
+    if done:
+        for name in _KINDS:
             result[name] = int(made.get(f"files_{name}", counts[name]))
-        result.update(commit=made["commit"], annotators=annotators)
+        result.update(commit=done, annotators=annotators)
     return result
+
+
+def _missing(api: MountApi, storages: list[PachydermExportStorage], ref: Ref, commit: str | None) -> list[str]:
+    """The paths of staged labels that a commit does not hold as they were staged."""
+    from .models import LabelFile
+
+    found = set()
+    rows = LabelFile.objects.filter(storage__in=storages).exclude(staged=F("committed"))
+    for path, staged in rows.values_list("path", "staged"):
+        text = read_label(api, FileAddress(ref.project, ref.repo, commit, path)) if commit else None
+        if (digest(text) if text is not None else "") != staged:
+            found.add(path)
+    return sorted(found)
 
 
 def _pending_counts(storages: list[PachydermExportStorage]) -> Counter[str]:

@@ -56,6 +56,14 @@ def locate(api: MountApi, address: FileAddress) -> Path:
     return path
 
 
+def read_label(api: MountApi, address: FileAddress) -> str | None:
+    """The text of a label file at one commit; None when it is not there or no text. Raises: MountError, OSError."""
+    try:
+        return locate(api, address).read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, UnicodeDecodeError):
+        return None
+
+
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     """The (first, last) byte of a `Range` header, as the proxy hands it on; None for the whole file.
 

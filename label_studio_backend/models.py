@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -185,23 +185,52 @@ class PachydermExportStorage(PachydermStorage, ExportStorage):
         return commit_labels(self, pressed_by)
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """A storage that points elsewhere now knows nothing of what the new place holds."""
-        if not self._changes():
+        """A storage that points elsewhere now knows nothing of what the new place holds.
+
+        What it staged for the old place, and nobody committed, is taken back there.
+        """
+        from .staging import unstage
+
+        fields = kwargs.get("update_fields")
+        if not self._changes(fields):
             super().save(*args, **kwargs)
             return
         # Under the lock: who stages with the old settings must not remember it after they changed.
         with self._saved_lock():
-            changes = self._changes()
+            changes = self._changes(fields)
+            old = type(self).objects.filter(pk=self.pk).first()
+            moved = old is not None and bool(changes.keys() & {"repository", "prefix"})
+            left = old.pending_paths() if old and moved else []
             super().save(*args, **kwargs)
             if changes.get("can_delete_objects") is False:
                 self.labelled_tasks.filter(count=0).update(count=-1)  # deletions that were left out until now
-            if changes.keys() & {"repository", "prefix"}:
+            if moved:
                 self.labelled_tasks.all().delete()
                 self.files.all().delete()
+                type(self).objects.filter(pk=self.pk).update(last_commit="")
+                self.last_commit = ""
+            if old and left:
+                unstage(old.ref, left)
 
-    def _changes(self) -> dict[str, Any]:
-        """The saved values of the settings that differ now; none of a storage that is not saved yet."""
+    def pending_paths(self) -> list[str]:
+        """The label files that are staged, and of no other storage, but not committed."""
+        from .staging import same_target
+
+        mine = self.files.exclude(staged=models.F("committed"))
+        others = [one.pk for one in same_target(self) if one.pk != self.pk]
+        theirs = LabelFile.objects.filter(storage__in=others, path=models.OuterRef("path")).exclude(staged="")
+        return list(mine.exclude(models.Exists(theirs)).values_list("path", flat=True))
+
+    def _changes(self, fields: Iterable[str] | None = None) -> dict[str, Any]:
+        """The saved values of the settings that differ now and that saving `fields` (None: all) would write.
+
+        None of a storage that is not saved yet.
+        """
         now = {"repository": self.repository, "prefix": self.prefix, "can_delete_objects": self.can_delete_objects}
+        if fields is not None:
+            now = {name: value for name, value in now.items() if name in fields}
+        if not now:
+            return {}
         saved = type(self).objects.filter(pk=self.pk).values(*now).first() or {}
         same_prefix = (saved.get("prefix") or "") == (self.prefix or "")
         return {name: old for name, old in saved.items() if old != now[name] and not (name == "prefix" and same_prefix)}

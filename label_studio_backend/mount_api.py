@@ -37,6 +37,7 @@ class Resolved(NamedTuple):
     branch: str | None
     commit: str | None
     created: float | str | None
+    parent: str | None = None
 
 
 class MountApi:
@@ -109,8 +110,22 @@ class MountApi:
         if isinstance(commit, dict):
             commit = commit.get("id")
         return Resolved(
-            body["project"], body["repo"], body.get("branch") or ref.branch, commit or None, body.get("created")
+            body["project"],
+            body["repo"],
+            body.get("branch") or ref.branch,
+            commit or None,
+            body.get("created"),
+            body.get("parent") or None,
         )
+
+    def head(self, ref: Ref) -> str | None:
+        """The newest finished commit of a branch; None when there is none. Raises: MountError."""
+        try:
+            return self.resolve(ref).commit
+        except MountError as error:
+            if error.status != 404:
+                raise
+            return None
 
     def files(self, project: str, repo: str, commit: str, glob: str) -> Iterator[dict[str, Any]]:
         """The files of a commit that match a glob, sorted: {"path", "size", "hash"}."""
@@ -169,12 +184,14 @@ class MountApi:
             self.writing(ref, timeout, again=True)  # the mount server was restarted without it
             return dict(self.call("POST", "/_stage", timeout=timeout, content=content, headers=headers))
 
-    def commit(self, ref: Ref, message: str, metadata: dict[str, str], key: str) -> dict[str, Any]:
+    def commit(self, ref: Ref, message: str, metadata: dict[str, str], key: str, head: str | None) -> dict[str, Any]:
         """Commit everything staged; {"commit": id or None, "files_added", "files_changed", "files_deleted"}.
 
-        `key` makes a repetition after a lost answer harmless. Raises: MountError; what was staged stays staged.
+        `key` makes a repetition after a lost answer harmless; `head` is the commit the branch must be at (None: it has
+        none). Raises: MountError (code head_moved: it is elsewhere); what was staged stays staged.
         """
         body = {"mount": self.writing(ref), "message": message, "metadata": metadata, "idempotency_key": key}
+        body["expected_head"] = head or ""
         return dict(self.call("PUT", "/_commit", timeout=600, json=body).get("commit") or {"commit": None})
 
 

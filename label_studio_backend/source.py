@@ -94,7 +94,8 @@ def import_new(storage: PachydermImportStorage) -> tuple[int, dict[str, Any]]:
         importer.add(batch)
         storage.progress(importer.created, tasks_existed=existed)
     importer.finish()
-    type(storage).objects.filter(pk=storage.pk).update(imported_commit=at.commit, imported_filter=selection)
+    mine = type(storage).objects.filter(pk=storage.pk, ticket=storage.ticket)
+    mine.update(imported_commit=at.commit, imported_filter=selection)
     if removed:
         done["removed"] = len(removed)
         done["removed_paths"] = sorted(removed)[:SHOWN]
@@ -129,14 +130,11 @@ class _Importer:
         self.created = 0
         self.problems: list[str] = []
         self.authors = Authors(self.project)
-        last = self.project.tasks.order_by("-inner_id").values_list("inner_id", flat=True).first()
-        self.next_inner_id = (last or 0) + 1
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """One batch of {"path", "hash"}; files that already became tasks with this very content are left out."""
-        found = self.link.objects.filter(storage=self.storage, key__in=[row["path"] for row in rows])
-        known = set(found.values_list("key", "content_hash"))
         objects: list[tuple[StorageObject, str]] = []
+        known = self._known(rows)
         for row in rows:
             digest = str(row.get("hash") or "")
             if (row["path"], digest) in known:
@@ -149,10 +147,18 @@ class _Importer:
                 self.problems.append(f"{row['path']}: {error}")
         if objects:
             with transaction.atomic():
+                # In the same transaction: a Sync that stood still and was given up must not import once more.
+                self.storage.still_mine()
                 self._create(objects)
+
+    def _known(self, rows: list[dict[str, Any]]) -> set[tuple[str, str]]:
+        found = self.link.objects.filter(storage=self.storage, key__in=[row["path"] for row in rows])
+        return set(found.values_list("key", "content_hash"))
 
     def _create(self, objects: list[tuple[StorageObject, str]]) -> None:
         tasks, annotations = [], []
+        # Anew for each batch: another source or an upload may have added tasks since.
+        last = self.project.tasks.order_by("-inner_id").values_list("inner_id", flat=True).first() or 0
         for made, _ in objects:
             body = made.task_data
             nested = isinstance(body.get("data"), dict)
@@ -164,7 +170,7 @@ class _Importer:
                     meta=(body.get("meta") if nested else None) or {},
                     project=self.project,
                     overlap=self.project.maximum_annotations,
-                    inner_id=self.next_inner_id + len(tasks),
+                    inner_id=last + 1 + len(tasks),
                     total_annotations=len(given) - skipped,
                     cancelled_annotations=skipped,
                     is_labeled=len(given) >= self.project.maximum_annotations,
@@ -175,7 +181,6 @@ class _Importer:
         self._link((task.id, *rest) for task, rest in zip(tasks, objects, strict=True))
         self.project.summary.update_data_columns(tasks)
         self.problems += add_annotations(self.project, self.authors, zip(tasks, annotations, strict=True))
-        self.next_inner_id += len(tasks)
         self.created += len(tasks)
         ids = [task.id for task in tasks]
         organization = self.project.organization

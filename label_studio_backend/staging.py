@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -16,18 +17,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 from tasks.models import Annotation, Task
 from users.models import User
 
 from .canonical import digest, encode, iso, label_path
+from .media import read_label
 from .mount_api import MountError, mount_api
-from .refs import Ref, first_address
+from .refs import FileAddress, Ref, first_address
 from .source import data_key
 
 if TYPE_CHECKING:
     from .models import PachydermExportStorage
+
+logger = logging.getLogger(__name__)
 
 BATCH = 500
 _TASK = ("id", "inner_id", "data", "meta", "created_at", "allow_skip", "file_upload__file")
@@ -117,7 +121,9 @@ class _Batch:
         self.storage = storage
         self.ref, self.prefix = storage.ref, storage.directory
         rows = {row.task_id: row for row in storage.labelled_tasks.filter(task_id__in=task_ids)}
-        self.old_paths = {row.path for row in rows.values()}
+        # Read before the tasks: a hook that marks a task after this has seen data that may be newer.
+        self.marks = {task_id: row.count for task_id, row in rows.items()}
+        self.old_paths = {row.path for row in rows.values() if row.path}
         found = Task.objects.filter(id__in=task_ids, project_id=storage.project_id)
         self.tasks: dict[int, dict[str, Any]] = {task["id"]: task for task in found.values(*_TASK)}
         self.key = data_key(storage.project)
@@ -126,7 +132,7 @@ class _Batch:
         for task_id in task_ids:
             if task_id in self.tasks:
                 self._place(task_id)
-            elif task_id in rows:
+            elif task_id in rows and rows[task_id].path:
                 self.paths[task_id] = rows[task_id].path
         self._add_siblings()
         self._load_annotations()
@@ -142,7 +148,9 @@ class _Batch:
         # Other tasks of the same item: a file that changed in the source became another task with the same label file.
         paths = self.old_paths | set(self.paths.values())
         others = self.storage.labelled_tasks.filter(path__in=paths).exclude(task_id__in=self.paths)
-        siblings = dict(others.values_list("task_id", "path"))
+        found_others = list(others.values_list("task_id", "path", "count"))
+        siblings = {task_id: path for task_id, path, _ in found_others}
+        self.marks.update({task_id: count for task_id, _, count in found_others})
         found = Task.objects.filter(id__in=siblings, project_id=self.storage.project_id)
         for task in found.values(*_TASK):
             self.tasks[task["id"]] = task
@@ -233,7 +241,11 @@ class _Batch:
         for path, sentence in self._send(sent, timeout).items():
             taken[path] = sentence
             remembered.pop(path, None)
-        self._remember(remembered, {task: path for task, path in self.paths.items() if path not in taken})
+        try:
+            self._remember(remembered, {task: path for task, path in self.paths.items() if path not in taken})
+        except IntegrityError:  # the storage was deleted meanwhile: nobody would take back what was brought
+            unstage(self.ref, [file["path"] for file in sent])
+            raise ValueError(f"{self.storage} was deleted meanwhile.") from None
         deleted = sum("delete" in file for file in sent)
         return Outcome(len(sent) - deleted, deleted, [taken[path] for path in sorted(taken)])
 
@@ -275,6 +287,9 @@ class _Batch:
                     )
         return taken
 
+    def _marked_since(self, task_id: int, count: int) -> bool:
+        return count < 0 and count != self.marks.get(task_id)
+
     def _remember(self, files: dict[str, tuple[str, datetime | None]], tasks: dict[int, str]) -> None:
         from .models import LabelFile, LabelledTask
 
@@ -295,6 +310,10 @@ class _Batch:
             for task_id, path in tasks.items()
         ]
         with transaction.atomic():
+            # A task that a hook marked since it was read here stays marked: its label file may be of the time before.
+            rows_now = self.storage.labelled_tasks.select_for_update().filter(task_id__in=tasks)
+            counts = dict(rows_now.values_list("task_id", "count"))
+            marks = [one for one in marks if not self._marked_since(one.task_id, counts.get(one.task_id, 0))]
             LabelFile.objects.bulk_create(
                 rows,
                 update_conflicts=True,
@@ -307,6 +326,24 @@ class _Batch:
                 unique_fields=["storage", "task_id"],
                 update_fields=["path", "count", "newest", "ids", "flags"],
             )
+
+
+def unstage(ref: Ref, paths: list[str]) -> None:
+    """Take back labels that no Sync committed: what is staged of these files becomes what the branch holds.
+
+    The caller holds the staging lock. A mount server or pachd that is down keeps them staged; that is logged.
+    """
+    try:
+        api = mount_api()
+        head = api.head(ref)
+        files: list[dict[str, Any]] = []
+        for path in paths:
+            text = read_label(api, FileAddress(ref.project, ref.repo, head, path)) if head else None
+            files.append({"path": path, "delete": True} if text is None else {"path": path, "text": text})
+        for start in range(0, len(files), BATCH):
+            api.stage(ref, files[start : start + BATCH], 10)
+    except (MountError, OSError) as error:
+        logger.warning("%d labels stay staged for %s though nothing asks for them any more: %s", len(paths), ref, error)
 
 
 def same_target(storage: PachydermExportStorage) -> list[PachydermExportStorage]:

@@ -61,6 +61,18 @@ class SyncedStorage(models.Model):
         """Report progress; the heartbeat writes it to the card. Raises: Superseded."""
         self._progress = (count, meta)
         if getattr(self, "_lost", False):
+            self.still_mine()
+
+    def still_mine(self) -> None:
+        """Asked before something is made that a second Sync must not make again; in the same transaction, if any.
+
+        Raises: Superseded when another Sync took over, or the storage is gone.
+        """
+        tickets = type(self).objects.select_for_update() if connection.in_atomic_block else type(self).objects
+        ticket = tickets.filter(pk=self.pk).values_list("ticket", flat=True).first()
+        if ticket is None:
+            raise Superseded(f"{self} was deleted meanwhile.")
+        if ticket != self.ticket:
             raise Superseded("Another Sync of this storage took over. Press Sync again if it failed.")
 
     def info_set_queued(self) -> bool:
@@ -118,7 +130,7 @@ class SyncedStorage(models.Model):
         self.meta["time_last_ping"] = str(now)
         mine = type(self).objects.filter(pk=self.pk, ticket=self.ticket).update(status=status, meta=self.meta, **values)
         if not mine:
-            logger.warning("%s: its result is not recorded, another Sync took over", self)
+            logger.warning("%s: its result is not recorded, another Sync took over or the storage is gone", self)
 
     def sync(self, save_only_new_annotations: bool = False) -> None:
         """One Sync, in this request. Never raises: the storage's status, meta and traceback say how it ended.
@@ -138,7 +150,8 @@ class SyncedStorage(models.Model):
             with self._beating():
                 count, meta = self.run_sync(pressed_by)
         except Exception as error:
-            logger.warning("%s: Sync failed: %s", self, error, exc_info=not isinstance(error, (MountError, ValueError)))
+            known = isinstance(error, (MountError, ValueError, Superseded))
+            logger.warning("%s: Sync failed: %s", self, error, exc_info=not known)
             self.meta["time_failure"] = str(timezone.now())
             self.meta["error"] = reason_of(error)
             self._finish(self.Status.FAILED, traceback=reason_of(error), last_sync=timezone.now())
@@ -158,9 +171,27 @@ class SyncedStorage(models.Model):
         self.traceback = reason_of(error) if error else "The Sync failed."
         self.save(update_fields=["status", "traceback"])
 
+    def health_check(self) -> None:
+        """Label Studio's check when cards are shown: a Sync without a sign of life has failed.
+
+        One conditional UPDATE: what is in memory here may be older than the end of that Sync.
+        """
+        active = [self.Status.QUEUED, self.Status.IN_PROGRESS]
+        dead = Q(heartbeat__isnull=True) | Q(heartbeat__lt=timezone.now() - STALE)
+        if self.status in active and self._interrupted(dead, pk=self.pk):
+            self.refresh_from_db(fields=["status", "traceback"])
+
     @classmethod
-    def release_interrupted(cls) -> int:
-        """At the start of the server: Syncs that a stopped process left behind are failed. Returns: how many."""
-        running = cls.objects.filter(status__in=[cls.Status.QUEUED, cls.Status.IN_PROGRESS])
+    def release_interrupted(cls, alone: bool = True) -> int:
+        """At the start of the server: Syncs that a stopped process left behind are failed. Returns: how many.
+
+        Args: alone — no other process serves this database, so that whatever runs there was interrupted.
+        """
+        dead = Q() if alone else Q(heartbeat__isnull=True) | Q(heartbeat__lt=timezone.now() - STALE)
+        return cls._interrupted(dead)
+
+    @classmethod
+    def _interrupted(cls, dead: Q, **which: Any) -> int:
+        running = cls.objects.filter(dead, status__in=[cls.Status.QUEUED, cls.Status.IN_PROGRESS], **which)
         reason = "Label Studio was stopped during this Sync. Nothing is lost: press Sync again."
         return int(running.update(status=cls.Status.FAILED, traceback=reason, heartbeat=None))

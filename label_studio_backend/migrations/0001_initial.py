@@ -5,121 +5,361 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     # Loosened: only these two tables are referred to, and they exist in every version since.
     dependencies = [
-        ('projects', '0001_squashed_0065_auto_20210223_2014'),
-        ('tasks', '0001_squashed_0041_taskcompletionhistory_was_cancelled'),
+        ("projects", "0001_squashed_0065_auto_20210223_2014"),
+        ("tasks", "0001_squashed_0041_taskcompletionhistory_was_cancelled"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='PachydermExportStorage',
+            name="PachydermExportStorage",
             fields=[
-                ('id', models.AutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('last_sync', models.DateTimeField(blank=True, help_text='Last sync finished time', null=True, verbose_name='last sync')),
-                ('last_sync_count', models.PositiveIntegerField(blank=True, help_text='Count of tasks synced last time', null=True, verbose_name='last sync count')),
-                ('last_sync_job', models.CharField(blank=True, help_text='Last sync job ID', max_length=256, null=True, verbose_name='last_sync_job')),
-                ('status', models.CharField(choices=[('initialized', 'Initialized'), ('queued', 'Queued'), ('in_progress', 'In progress'), ('failed', 'Failed'), ('completed', 'Completed'), ('completed_with_errors', 'Completed with errors')], default='initialized', max_length=64)),
-                ('traceback', models.TextField(blank=True, help_text='Traceback report for the last failed sync', null=True)),
-                ('meta', models.JSONField(default=dict, help_text='Meta and debug information about storage processes', null=True, verbose_name='meta')),
-                ('title', models.CharField(blank=True, help_text='Cloud storage title', max_length=256, null=True, verbose_name='title')),
-                ('description', models.TextField(blank=True, help_text='Cloud storage description', null=True, verbose_name='description')),
-                ('created_at', models.DateTimeField(auto_now_add=True, help_text='Creation time', verbose_name='created at')),
-                ('synchronizable', models.BooleanField(default=True, help_text='If storage can be synced', verbose_name='synchronizable')),
-                ('can_delete_objects', models.BooleanField(blank=True, help_text='Deletion from storage enabled', null=True, verbose_name='can_delete_objects')),
-                ('heartbeat', models.DateTimeField(editable=False, null=True)),
-                ('ticket', models.CharField(blank=True, default='', editable=False, max_length=32)),
-                ('repository', models.TextField(default='', help_text='[project/]repo[@branch|=commit]', verbose_name='repository')),
-                ('prefix', models.TextField(blank=True, help_text='Only below this directory of the repository', null=True, verbose_name='prefix')),
-                ('last_commit', models.CharField(blank=True, default='', editable=False, max_length=64)),
-                ('project', models.ForeignKey(help_text='A unique integer value identifying this project.', on_delete=django.db.models.deletion.CASCADE, related_name='%(app_label)s_%(class)ss', to='projects.project')),
+                ("id", models.AutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "last_sync",
+                    models.DateTimeField(
+                        blank=True, help_text="Last sync finished time", null=True, verbose_name="last sync"
+                    ),
+                ),
+                (
+                    "last_sync_count",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="Count of tasks synced last time",
+                        null=True,
+                        verbose_name="last sync count",
+                    ),
+                ),
+                (
+                    "last_sync_job",
+                    models.CharField(
+                        blank=True,
+                        help_text="Last sync job ID",
+                        max_length=256,
+                        null=True,
+                        verbose_name="last_sync_job",
+                    ),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("initialized", "Initialized"),
+                            ("queued", "Queued"),
+                            ("in_progress", "In progress"),
+                            ("failed", "Failed"),
+                            ("completed", "Completed"),
+                            ("completed_with_errors", "Completed with errors"),
+                        ],
+                        default="initialized",
+                        max_length=64,
+                    ),
+                ),
+                (
+                    "traceback",
+                    models.TextField(blank=True, help_text="Traceback report for the last failed sync", null=True),
+                ),
+                (
+                    "meta",
+                    models.JSONField(
+                        default=dict,
+                        help_text="Meta and debug information about storage processes",
+                        null=True,
+                        verbose_name="meta",
+                    ),
+                ),
+                (
+                    "title",
+                    models.CharField(
+                        blank=True, help_text="Cloud storage title", max_length=256, null=True, verbose_name="title"
+                    ),
+                ),
+                (
+                    "description",
+                    models.TextField(
+                        blank=True, help_text="Cloud storage description", null=True, verbose_name="description"
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(auto_now_add=True, help_text="Creation time", verbose_name="created at"),
+                ),
+                (
+                    "synchronizable",
+                    models.BooleanField(
+                        default=True, help_text="If storage can be synced", verbose_name="synchronizable"
+                    ),
+                ),
+                (
+                    "can_delete_objects",
+                    models.BooleanField(
+                        blank=True,
+                        help_text="Deletion from storage enabled",
+                        null=True,
+                        verbose_name="can_delete_objects",
+                    ),
+                ),
+                ("heartbeat", models.DateTimeField(editable=False, null=True)),
+                ("ticket", models.CharField(blank=True, default="", editable=False, max_length=32)),
+                (
+                    "repository",
+                    models.TextField(
+                        default="", help_text="[project/]repo[@branch|=commit]", verbose_name="repository"
+                    ),
+                ),
+                (
+                    "prefix",
+                    models.TextField(
+                        blank=True,
+                        help_text="Only below this directory of the repository",
+                        null=True,
+                        verbose_name="prefix",
+                    ),
+                ),
+                ("last_commit", models.CharField(blank=True, default="", editable=False, max_length=64)),
+                (
+                    "project",
+                    models.ForeignKey(
+                        help_text="A unique integer value identifying this project.",
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="%(app_label)s_%(class)ss",
+                        to="projects.project",
+                    ),
+                ),
             ],
             options={
-                'abstract': False,
+                "abstract": False,
             },
         ),
         migrations.CreateModel(
-            name='PachydermImportStorage',
+            name="PachydermImportStorage",
             fields=[
-                ('id', models.AutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('last_sync', models.DateTimeField(blank=True, help_text='Last sync finished time', null=True, verbose_name='last sync')),
-                ('last_sync_count', models.PositiveIntegerField(blank=True, help_text='Count of tasks synced last time', null=True, verbose_name='last sync count')),
-                ('last_sync_job', models.CharField(blank=True, help_text='Last sync job ID', max_length=256, null=True, verbose_name='last_sync_job')),
-                ('status', models.CharField(choices=[('initialized', 'Initialized'), ('queued', 'Queued'), ('in_progress', 'In progress'), ('failed', 'Failed'), ('completed', 'Completed'), ('completed_with_errors', 'Completed with errors')], default='initialized', max_length=64)),
-                ('traceback', models.TextField(blank=True, help_text='Traceback report for the last failed sync', null=True)),
-                ('meta', models.JSONField(default=dict, help_text='Meta and debug information about storage processes', null=True, verbose_name='meta')),
-                ('title', models.CharField(blank=True, help_text='Cloud storage title', max_length=256, null=True, verbose_name='title')),
-                ('description', models.TextField(blank=True, help_text='Cloud storage description', null=True, verbose_name='description')),
-                ('created_at', models.DateTimeField(auto_now_add=True, help_text='Creation time', verbose_name='created at')),
-                ('synchronizable', models.BooleanField(default=True, help_text='If storage can be synced', verbose_name='synchronizable')),
-                ('heartbeat', models.DateTimeField(editable=False, null=True)),
-                ('ticket', models.CharField(blank=True, default='', editable=False, max_length=32)),
-                ('repository', models.TextField(default='', help_text='[project/]repo[@branch|=commit]', verbose_name='repository')),
-                ('prefix', models.TextField(blank=True, help_text='Only below this directory of the repository', null=True, verbose_name='prefix')),
-                ('glob', models.TextField(blank=True, help_text='Pachyderm glob, relative to the prefix', null=True, verbose_name='glob')),
-                ('regex_filter', models.TextField(blank=True, help_text='Only paths that match', null=True, verbose_name='regex filter')),
-                ('use_blob_urls', models.BooleanField(default=True, help_text='Each file is the data of a task; else a JSON task file')),
-                ('recursive_scan', models.BooleanField(default=True, help_text='Also below sub-directories')),
-                ('imported_commit', models.CharField(blank=True, default='', editable=False, max_length=64)),
-                ('imported_filter', models.TextField(blank=True, default='', editable=False)),
-                ('project', models.ForeignKey(help_text='A unique integer value identifying this project.', on_delete=django.db.models.deletion.CASCADE, related_name='%(app_label)s_%(class)ss', to='projects.project')),
+                ("id", models.AutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "last_sync",
+                    models.DateTimeField(
+                        blank=True, help_text="Last sync finished time", null=True, verbose_name="last sync"
+                    ),
+                ),
+                (
+                    "last_sync_count",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="Count of tasks synced last time",
+                        null=True,
+                        verbose_name="last sync count",
+                    ),
+                ),
+                (
+                    "last_sync_job",
+                    models.CharField(
+                        blank=True,
+                        help_text="Last sync job ID",
+                        max_length=256,
+                        null=True,
+                        verbose_name="last_sync_job",
+                    ),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("initialized", "Initialized"),
+                            ("queued", "Queued"),
+                            ("in_progress", "In progress"),
+                            ("failed", "Failed"),
+                            ("completed", "Completed"),
+                            ("completed_with_errors", "Completed with errors"),
+                        ],
+                        default="initialized",
+                        max_length=64,
+                    ),
+                ),
+                (
+                    "traceback",
+                    models.TextField(blank=True, help_text="Traceback report for the last failed sync", null=True),
+                ),
+                (
+                    "meta",
+                    models.JSONField(
+                        default=dict,
+                        help_text="Meta and debug information about storage processes",
+                        null=True,
+                        verbose_name="meta",
+                    ),
+                ),
+                (
+                    "title",
+                    models.CharField(
+                        blank=True, help_text="Cloud storage title", max_length=256, null=True, verbose_name="title"
+                    ),
+                ),
+                (
+                    "description",
+                    models.TextField(
+                        blank=True, help_text="Cloud storage description", null=True, verbose_name="description"
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(auto_now_add=True, help_text="Creation time", verbose_name="created at"),
+                ),
+                (
+                    "synchronizable",
+                    models.BooleanField(
+                        default=True, help_text="If storage can be synced", verbose_name="synchronizable"
+                    ),
+                ),
+                ("heartbeat", models.DateTimeField(editable=False, null=True)),
+                ("ticket", models.CharField(blank=True, default="", editable=False, max_length=32)),
+                (
+                    "repository",
+                    models.TextField(
+                        default="", help_text="[project/]repo[@branch|=commit]", verbose_name="repository"
+                    ),
+                ),
+                (
+                    "prefix",
+                    models.TextField(
+                        blank=True,
+                        help_text="Only below this directory of the repository",
+                        null=True,
+                        verbose_name="prefix",
+                    ),
+                ),
+                (
+                    "glob",
+                    models.TextField(
+                        blank=True, help_text="Pachyderm glob, relative to the prefix", null=True, verbose_name="glob"
+                    ),
+                ),
+                (
+                    "regex_filter",
+                    models.TextField(
+                        blank=True, help_text="Only paths that match", null=True, verbose_name="regex filter"
+                    ),
+                ),
+                (
+                    "use_blob_urls",
+                    models.BooleanField(
+                        default=True, help_text="Each file is the data of a task; else a JSON task file"
+                    ),
+                ),
+                ("recursive_scan", models.BooleanField(default=True, help_text="Also below sub-directories")),
+                ("imported_commit", models.CharField(blank=True, default="", editable=False, max_length=64)),
+                ("imported_filter", models.TextField(blank=True, default="", editable=False)),
+                (
+                    "project",
+                    models.ForeignKey(
+                        help_text="A unique integer value identifying this project.",
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="%(app_label)s_%(class)ss",
+                        to="projects.project",
+                    ),
+                ),
             ],
             options={
-                'abstract': False,
+                "abstract": False,
             },
         ),
         migrations.CreateModel(
-            name='LabelledTask',
+            name="LabelledTask",
             fields=[
-                ('id', models.AutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('task_id', models.BigIntegerField()),
-                ('path', models.TextField()),
-                ('count', models.IntegerField(default=0, help_text='Annotations; 0: none left, -1: to be staged anew')),
-                ('newest', models.DateTimeField(help_text='The latest updated_at among the annotations', null=True)),
-                ('ids', models.BigIntegerField(default=0, help_text="Sum of the annotations' ids")),
-                ('flags', models.BigIntegerField(default=0, help_text='Ground truths and skips, which change without a new updated_at')),
-                ('storage', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='labelled_tasks', to='io_storages_pachyderm.pachydermexportstorage')),
+                ("id", models.AutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("task_id", models.BigIntegerField()),
+                ("path", models.TextField()),
+                ("count", models.IntegerField(default=0, help_text="Annotations; 0: none left, -1: to be staged anew")),
+                ("newest", models.DateTimeField(help_text="The latest updated_at among the annotations", null=True)),
+                ("ids", models.BigIntegerField(default=0, help_text="Sum of the annotations' ids")),
+                (
+                    "flags",
+                    models.BigIntegerField(
+                        default=0, help_text="Ground truths and skips, which change without a new updated_at"
+                    ),
+                ),
+                (
+                    "storage",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="labelled_tasks",
+                        to="io_storages_pachyderm.pachydermexportstorage",
+                    ),
+                ),
             ],
             options={
-                'indexes': [models.Index(fields=['storage', 'path'], name='pachyderm_labelled_path')],
-                'constraints': [models.UniqueConstraint(fields=('storage', 'task_id'), name='pachyderm_labelled_task')],
+                "indexes": [models.Index(fields=["storage", "path"], name="pachyderm_labelled_path")],
+                "constraints": [models.UniqueConstraint(fields=("storage", "task_id"), name="pachyderm_labelled_task")],
             },
         ),
         migrations.CreateModel(
-            name='LabelFile',
+            name="LabelFile",
             fields=[
-                ('id', models.AutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('path', models.TextField()),
-                ('item', models.TextField(help_text='project/repo:path of the labelled file, or the task')),
-                ('staged', models.CharField(blank=True, default='', max_length=32)),
-                ('committed', models.CharField(blank=True, default='', max_length=32)),
-                ('staged_at', models.DateTimeField()),
-                ('newest', models.DateTimeField(help_text='The latest updated_at in the staged file', null=True)),
-                ('since', models.DateTimeField(help_text='The latest updated_at in the committed file', null=True)),
-                ('storage', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='files', to='io_storages_pachyderm.pachydermexportstorage')),
+                ("id", models.AutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("path", models.TextField()),
+                ("item", models.TextField(help_text="project/repo:path of the labelled file, or the task")),
+                ("staged", models.CharField(blank=True, default="", max_length=32)),
+                ("committed", models.CharField(blank=True, default="", max_length=32)),
+                ("staged_at", models.DateTimeField()),
+                ("newest", models.DateTimeField(help_text="The latest updated_at in the staged file", null=True)),
+                ("since", models.DateTimeField(help_text="The latest updated_at in the committed file", null=True)),
+                (
+                    "storage",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="files",
+                        to="io_storages_pachyderm.pachydermexportstorage",
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('storage', 'path'), name='pachyderm_label_file')],
+                "constraints": [models.UniqueConstraint(fields=("storage", "path"), name="pachyderm_label_file")],
             },
         ),
         migrations.CreateModel(
-            name='PachydermImportStorageLink',
+            name="PachydermImportStorageLink",
             fields=[
-                ('id', models.AutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.TextField(help_text='External link key', verbose_name='key')),
-                ('object_exists', models.BooleanField(default=True, help_text='Whether object under external link still exists', verbose_name='object exists')),
-                ('created_at', models.DateTimeField(auto_now_add=True, help_text='Creation time', verbose_name='created at')),
-                ('row_group', models.IntegerField(blank=True, help_text='Parquet row group', null=True)),
-                ('row_index', models.IntegerField(blank=True, help_text='Parquet row index, or JSON[L] object index', null=True)),
-                ('content_hash', models.CharField(blank=True, default='', max_length=128)),
-                ('storage', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='links', to='io_storages_pachyderm.pachydermimportstorage')),
-                ('task', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='%(app_label)s_%(class)s', to='tasks.task')),
+                ("id", models.AutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("key", models.TextField(help_text="External link key", verbose_name="key")),
+                (
+                    "object_exists",
+                    models.BooleanField(
+                        default=True,
+                        help_text="Whether object under external link still exists",
+                        verbose_name="object exists",
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(auto_now_add=True, help_text="Creation time", verbose_name="created at"),
+                ),
+                ("row_group", models.IntegerField(blank=True, help_text="Parquet row group", null=True)),
+                (
+                    "row_index",
+                    models.IntegerField(blank=True, help_text="Parquet row index, or JSON[L] object index", null=True),
+                ),
+                ("content_hash", models.CharField(blank=True, default="", max_length=128)),
+                (
+                    "storage",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="links",
+                        to="io_storages_pachyderm.pachydermimportstorage",
+                    ),
+                ),
+                (
+                    "task",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="%(app_label)s_%(class)s",
+                        to="tasks.task",
+                    ),
+                ),
             ],
             options={
-                'indexes': [models.Index(fields=['storage', 'key'], name='pachyderm_link_key')],
+                "indexes": [models.Index(fields=["storage", "key"], name="pachyderm_link_key")],
             },
         ),
     ]

@@ -41,6 +41,7 @@
     if (storage.status.startsWith("completed")) {
       const changes = `+${meta.added} ~${meta.changed} -${meta.deleted} labels by ${meta.by}`;
       rows.push(["Last change", meta.commit ? changes : "nothing new, no commit"]);
+      if (meta.note) rows.push(["Note", meta.note]);
     }
     return rows;
   }

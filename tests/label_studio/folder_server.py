@@ -12,15 +12,16 @@ import re
 import shutil
 import threading
 import uuid
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 
 class Refused(Exception):
-    def __init__(self, status: int, sentence: str) -> None:
+    def __init__(self, status: int, sentence: str, code: str = "refused") -> None:
         super().__init__(sentence)
-        self.status = status
+        self.status, self.code = status, code
 
 
 def glob_regex(pattern: str) -> re.Pattern[str]:
@@ -41,6 +42,9 @@ class Folder:
         self.staged: dict[str, dict[str, str | None]] = {}
         self.down = False
         self.keys: dict[str, dict] = {}
+        self.parents: dict[str, str | None] = {}
+        # Each is called once, when the next such request comes.
+        self.before: dict[str, list[Callable[[], object]]] = {"commit": [], "stage": [], "list": []}
 
     def create(self, project: str, repo: str) -> None:
         self.branches.setdefault((project, repo), {})
@@ -61,6 +65,7 @@ class Folder:
                 else:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(content)
+            self.parents[commit] = history[-1] if history else None
             history.append(commit)
             self.commits[commit] = {"project": project, "repo": repo, "branch": branch, **info}
             return commit
@@ -84,7 +89,7 @@ class Folder:
         if commit:
             if commit not in self.commits:
                 raise Refused(404, f"commit {commit} not found")
-            return {"project": project, "repo": repo, "branch": None, "commit": commit}
+            return {"project": project, "repo": repo, "branch": None, "commit": commit, "parent": self.parents[commit]}
         history = self.branches[(project, repo)].get(branch)
         if history is None:
             raise Refused(404, f"branch {branch} of {project}/{repo} not found")
@@ -125,8 +130,10 @@ class Folder:
             raise Refused(404, f"no mount {body['mount']}")
         if body.get("idempotency_key") in self.keys:
             return self.keys[body["idempotency_key"]]
-        staged = self.staged.pop(body["mount"], {})
         history = self.branches[(mount.get("project", "default"), mount["repo"])].get(mount["branch"], [])
+        if body.get("expected_head") not in (None, history[-1] if history else ""):
+            raise Refused(409, f"{mount['repo']} is elsewhere", "head_moved")
+        staged = self.staged.pop(body["mount"], {})
         before = self.files(history[-1]) if history else {}
         changes: dict[str, bytes | None] = {}
         counts = {"files_added": 0, "files_changed": 0, "files_deleted": 0}
@@ -164,7 +171,7 @@ def serve(folder: Folder, port: int = 0) -> ThreadingHTTPServer:
                 with folder.lock:
                     status, text = 200, self._route(url.path, query, body)
             except Refused as error:
-                status, text = error.status, json.dumps({"error": str(error), "code": "refused"})
+                status, text = error.status, json.dumps({"error": str(error), "code": error.code})
             content = text.encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -175,6 +182,8 @@ def serve(folder: Folder, port: int = 0) -> ThreadingHTTPServer:
         do_GET = do_PUT = do_POST = _answer
 
         def _route(self, path: str, query: dict, body: dict) -> str:
+            if waiting := folder.before.get(path.removeprefix("/_")):
+                waiting.pop(0)()
             if folder.down and path not in ("/_stage", "/_status"):
                 raise Refused(503, "pachd at 127.0.0.1:30650 cannot be reached. Is it running?")
             if path == "/_resolve":
