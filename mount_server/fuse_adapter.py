@@ -237,7 +237,8 @@ def _guarded(call: Callable[..., Any]) -> Callable[..., Any]:
         except errors.MountError as e:
             number = errno_of(e)
             if number not in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY):
-                log.info("%s: %s", call.__name__, e)
+                level = logging.WARNING if isinstance(e, errors.TimedOut) else logging.INFO
+                log.log(level, "%s: %s", call.__name__, e)
             raise fuse.FuseOSError(number) from e
         except OSError:
             raise

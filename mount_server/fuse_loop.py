@@ -34,9 +34,10 @@ class _Seat:
     """What a thread needs to receive: a buffer, and whether it is over an answer."""
 
     def __init__(self, size: int) -> None:
-        buffer = bytearray(size)
-        self.buffers = [buffer]
-        self.held = (ctypes.c_char * size).from_buffer(buffer)
+        data = bytearray(size)
+        self.buffer = memoryview(data)
+        self.buffers = [self.buffer]
+        self.held = (ctypes.c_char * size).from_buffer(data)
         self.address = ctypes.addressof(self.held)
         self.answering = False
         self.answered = 0
@@ -47,10 +48,10 @@ class Loop:
 
     :param fd: the device.
     :param size: bytes that the longest request may have.
-    :param answer: called with a request's address and its length in bytes, by several threads at once.
+    :param answer: called with a request, its address and its length in bytes, by several threads at once.
     """
 
-    def __init__(self, fd: int, size: int, answer: Callable[[int, int], object]) -> None:
+    def __init__(self, fd: int, size: int, answer: Callable[[memoryview, int, int], object]) -> None:
         self._fd, self._size, self._answer = fd, size, answer
         os.set_blocking(fd, False)
         self._poll = functools.partial(_poll, fd)
@@ -86,7 +87,7 @@ class Loop:
                     self._awake.set()
                     break
                 seat.answering = True
-                self._answer(seat.address, size)
+                self._answer(seat.buffer, seat.address, size)
                 seat.answering = False
                 seat.answered += 1
             if self._over.is_set():

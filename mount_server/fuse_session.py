@@ -4,6 +4,7 @@ fusepy lets libfuse make threads, and Python has to make itself at home in each 
 the conversions of arguments cost more than all that the calls do. Here `fuse_loop` receives, in threads of Python.
 """
 
+import contextlib
 import ctypes
 import errno
 import functools
@@ -19,20 +20,18 @@ import fuse
 from mount_server import errors
 from mount_server.fuse_loop import Loop
 from mount_server.overlay import Attr
+from mount_server.source import Piece
 from mount_server.vfs import Vfs
 
 log = logging.getLogger(__name__)
 
 _POINTER, _INT, _TEXT = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
-_SIZE, _OFFSET, _MODE = ctypes.c_size_t, ctypes.c_longlong, ctypes.c_uint
+_SIZE, _MODE = ctypes.c_size_t, ctypes.c_uint
 _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "getattr": (_TEXT, _POINTER),
     "fgetattr": (_TEXT, _POINTER, _POINTER),
     "create": (_TEXT, _MODE, _POINTER),
     "open": (_TEXT, _POINTER),
-    "read": (_TEXT, _POINTER, _SIZE, _OFFSET, _POINTER),
-    "write": (_TEXT, _POINTER, _SIZE, _OFFSET, _POINTER),
-    "flush": (_TEXT, _POINTER),
     "release": (_TEXT, _POINTER),
 }
 
@@ -43,6 +42,14 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {  # of libfuse: what they 
     "fuse_chan_bufsize": (_SIZE, (_POINTER,)),
     "fuse_chan_fd": (_INT, (_POINTER,)),
 }
+
+# FUSE's protocol, <linux/fuse.h>: the requests that need nothing of libfuse, as they speak of open files only
+_READ, _WRITE, _FLUSH, _IOCTL = 15, 16, 25, 39
+_REQUEST = struct.Struct("=IIQ24x")  # length, what is asked, number
+_OPENED = struct.Struct("=QQI")  # handle, offset, size; data written are further on
+_DATA_AT = _REQUEST.size + 40
+_ANSWER = struct.Struct("=IiQ")  # length, errno, number of the request
+_WRITTEN = struct.Struct("=II")
 
 # struct stat of Linux on x86-64
 _STAT = struct.Struct("=QQQIIIIQqqqqqqqqq")
@@ -93,8 +100,35 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         )  # fmt: skip
         if not handle:
             raise RuntimeError("libfuse cannot mount there: is /dev/fuse there, and may this user mount?")
-        _loop(library, _POINTER(handle)).run()
+        self._make_loop(library, _POINTER(handle)).run()
         library.fuse_teardown(_POINTER(handle), where)
+
+    def _make_loop(self, library: Any, handle: Any) -> Loop:
+        """What receives. libfuse takes apart what is not answered here."""
+        for name, (returned, taken) in _FUNCTIONS.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = returned, taken
+        session = _POINTER(library.fuse_get_session(handle))
+        channel = _POINTER(library.fuse_session_next_chan(session, None))
+        fd, process = library.fuse_chan_fd(channel), library.fuse_session_process
+        direct = {_READ: self._read, _WRITE: self._write, _FLUSH: self._flush, _IOCTL: self._ioctl}
+
+        def answer(request: memoryview, address: int, size: int) -> None:
+            _, opcode, number = _REQUEST.unpack_from(request)
+            call = direct.get(opcode)
+            if call is None:
+                process(session, address, size, channel)
+                return
+            data: Piece = b""
+            status = 0
+            try:
+                data = call(request)
+            except Exception as e:
+                status = self._failed(call.__name__[1:], e)
+            with contextlib.suppress(FileNotFoundError):  # whoever asked has given up
+                os.writev(fd, (_ANSWER.pack(_ANSWER.size + len(data), status, number), data))
+
+        return Loop(fd, library.fuse_chan_bufsize(channel), answer)
 
     def _table(self) -> Any:
         table = fuse.fuse_operations()
@@ -118,23 +152,26 @@ class Session(fuse.FUSE):  # type: ignore[misc]
 
     def _guarded(self, name: str) -> Callable[..., int]:
         call: Callable[..., int] = getattr(self, "_" + name)
-        errno_of = self._errno_of
 
         def run(*args: Any) -> int:
             try:
                 return call(*args)
-            except errors.NotFound:
-                return -errno.ENOENT
-            except errors.MountError as e:
-                log.info("%s: %s", name, e)
-                return -errno_of(e)
-            except OSError as e:
-                return -(e.errno or errno.EIO)
-            except Exception:
-                log.exception("%s failed", name)
-                return -errno.EIO
+            except Exception as e:
+                return self._failed(name, e)
 
         return run
+
+    def _failed(self, name: str, error: Exception) -> int:
+        """The errno to answer, negative. What a user should hear of is logged."""
+        if isinstance(error, errors.NotFound):
+            return -errno.ENOENT
+        if isinstance(error, errors.MountError):
+            log.log(logging.WARNING if isinstance(error, errors.TimedOut) else logging.INFO, "%s: %s", name, error)
+            return -self._errno_of(error)
+        if isinstance(error, OSError):
+            return -(error.errno or errno.EIO)
+        log.error("%s failed", name, exc_info=error)
+        return -errno.EIO
 
     # --- callbacks: paths are bytes, `fi` and buffers are addresses -------------------------------------------------
 
@@ -176,36 +213,27 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         file.fh, file.keep_cache, file.direct_io = number, keep, direct
         return 0
 
-    def _read(self, path: bytes | None, buffer: int, size: int, offset: int, fi: int) -> int:
-        data = self._vfs.handle(_handle(fi)).read(offset, size)
-        ctypes.memmove(buffer, data, len(data))
-        return len(data)
-
-    def _write(self, path: bytes | None, buffer: int, size: int, offset: int, fi: int) -> int:
-        return self._vfs.handle(_handle(fi)).write(offset, ctypes.string_at(buffer, size))
-
-    def _flush(self, path: bytes | None, fi: int) -> int:
-        self._vfs.handle(_handle(fi)).flush()
-        return 0
-
     def _release(self, path: bytes | None, fi: int) -> int:
         self._vfs.close(_handle(fi))
         return 0
 
+    # --- requests that are answered without libfuse -----------------------------------------------------------------
 
-def _loop(library: Any, handle: Any) -> Loop:
-    """What receives for a mounted file system. libfuse takes requests apart and sends the answers."""
-    for name, (returned, taken) in _FUNCTIONS.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = returned, taken
-    session = _POINTER(library.fuse_get_session(handle))
-    channel = _POINTER(library.fuse_session_next_chan(session, None))
-    process = library.fuse_session_process
-    return Loop(
-        library.fuse_chan_fd(channel),
-        library.fuse_chan_bufsize(channel),
-        lambda address, size: process(session, address, size, channel),
-    )
+    def _read(self, request: memoryview) -> Piece:
+        handle, offset, size = _OPENED.unpack_from(request, _REQUEST.size)
+        return self._vfs.handle(handle).read(offset, size)
+
+    def _write(self, request: memoryview) -> Piece:
+        handle, offset, size = _OPENED.unpack_from(request, _REQUEST.size)
+        return _WRITTEN.pack(self._vfs.handle(handle).write(offset, request[_DATA_AT : _DATA_AT + size]), 0)
+
+    def _flush(self, request: memoryview) -> Piece:
+        handle, _, _ = _OPENED.unpack_from(request, _REQUEST.size)
+        self._vfs.handle(handle).flush()
+        return b""
+
+    def _ioctl(self, request: memoryview) -> Piece:
+        raise OSError(errno.ENOTTY, "no ioctl")  # Python asks each file that it opens whether it is a terminal
 
 
 _HANDLE_AT = fuse.fuse_file_info.fh.offset

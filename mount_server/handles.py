@@ -7,6 +7,7 @@ from mount_server.disk import disk, write_all
 from mount_server.errors import BadHandle
 from mount_server.journal import Staged
 from mount_server.reader import FileReader
+from mount_server.source import Piece
 
 if TYPE_CHECKING:
     from mount_server.mount import Mount
@@ -52,7 +53,7 @@ class WriteFile:
             return bytes(self._data[offset : offset + size])
         return os.pread(self._fd, size, offset)
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: Piece) -> None:
         """Write; a gap before `offset` reads as NUL bytes."""
         self._write(offset, data)
         self._touch()
@@ -90,7 +91,7 @@ class WriteFile:
         self.dirty = True
         self.mtime = self.mount.now()
 
-    def _write(self, offset: int, data: bytes) -> None:
+    def _write(self, offset: int, data: Piece) -> None:
         end = offset + len(data)
         if self._data is not None and end <= self.mount.inline_limit():
             if offset > len(self._data):
@@ -184,7 +185,7 @@ class Handle:
             raise BadHandle(f"/{self.path} is not open for reading")
         return self.reader.read(offset, size)
 
-    def write(self, offset: int, data: bytes) -> int:
+    def write(self, offset: int, data: Piece) -> int:
         """Write; with `append`, at the end. Returns the number of bytes. :raises BadHandle: opened for reading."""
         with self.mount.lock:
             writer = self._writer()

@@ -33,6 +33,7 @@ from pachd.proto import auth_pb2, metadata_pb2, pfs_pb2, pps_pb2
 PIECE = 1 << 20  # bytes per add_file message; pachd takes up to 20 MiB
 CALL_TIMEOUT = 30.0
 STREAM_TIMEOUT = 3600.0
+PATIENCE = 60.0  # seconds without a word from pachd after which whoever reads files is told so
 LOGIN_TIMEOUT = 600.0  # seconds someone may take at the login page
 
 _ERRORS: dict[Status, type[errors.MountError]] = {
@@ -152,7 +153,9 @@ class PachdSource:
         listing: dict[str, Entry] = {}
         start = len(directory) + 2 if directory else 1
         with _translated():
-            for path, entry in self._entries(self._client.pfs.ListFile(request, timeout=STREAM_TIMEOUT)):
+            replies = self._client.pfs.ListFile(request, timeout=STREAM_TIMEOUT)
+            replies.patience = PATIENCE
+            for path, entry in self._entries(replies):
                 if len(path) < start:
                     if entry.is_dir:
                         continue
@@ -171,6 +174,7 @@ class PachdSource:
         with _translated():
             request = pfs_pb2.GetFileRequest(file=_file(commit, path), offset=offset)
             replies = self._client.pfs.GetFile(request, timeout=STREAM_TIMEOUT)
+            replies.patience = PATIENCE
             left = size
             try:
                 for batch in replies.batches():
@@ -189,6 +193,7 @@ class PachdSource:
         with _translated():
             request = pfs_pb2.GetFileRequest(file=_file(commit, f"{directory}/*" if directory else "*"))
             replies = self._client.pfs.GetFileTAR(request, timeout=STREAM_TIMEOUT)
+            replies.patience = PATIENCE
             try:
                 with tarfile.open(fileobj=cast(IO[bytes], _Pipe(replies)), mode="r|", bufsize=256 * 1024) as archive:
                     for member in archive:

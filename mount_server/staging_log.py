@@ -79,6 +79,7 @@ class StagingLog:
             for mount, puts, forget in _records(path):
                 _note(changes, mount, [(p, staged_of((*c[:6], *c[6], *c[7:]))) for p, c in puts], forget)
             self.waiting.append(Batch(path, changes))
+        self._pack = msgpack.Packer().pack
         self._live: Changes = {}
         self._number = number
         self._fd, self._path = self._new_file()
@@ -90,7 +91,7 @@ class StagingLog:
         :raises NoSpace, MountError: the disk does not take them; nothing has changed.
         """
         forget = list(forget)
-        payload = msgpack.packb((mount, puts, forget))
+        payload = self._pack((mount, puts, forget))
         header = _HEADER.pack(len(payload), zlib.crc32(payload))
         size = len(header) + len(payload)
         try:

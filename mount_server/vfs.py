@@ -180,22 +180,25 @@ class Vfs:
 
     def _split(self, path: str) -> tuple[Mount, str]:
         name, _, inner = path[1:].partition("/")
-        mount = self.mounts.find(name)
-        if mount is None:
-            raise NotFound(f"no mount {name!r}")
-        mount.used = time.monotonic()
-        return mount, inner
+        return self._mount(name), inner
 
     def _below(self, path: str) -> tuple[Mount, str]:
         name, slash, inner = path[1:].partition("/")
         if not slash:
             raise ReadOnly("mounts are made and removed with PUT /_mount and /_unmount")
-        return self._split(path)
+        return self._mount(name), inner
 
     def _file(self, path: str) -> tuple[Mount, str]:
         name, slash, inner = path[1:].partition("/")
         if not slash:
-            if name in {mount.row.name for mount in self.mounts.all()}:
+            if self.mounts.find(name) is not None:
                 raise IsADirectory(f"{path} is a mount")
             raise ReadOnly("files are made inside of mounts")
-        return self._split(path)
+        return self._mount(name), inner
+
+    def _mount(self, name: str) -> Mount:
+        mount = self.mounts.find(name)
+        if mount is None:
+            raise NotFound(f"no mount {name!r}")
+        mount.used = time.monotonic()
+        return mount

@@ -95,14 +95,19 @@ class Replies(Iterator[Any]):
 
     :param open_call: makes the call.
     :param requests: the one request, framed, or an iterator of requests.
+
+    `patience`, if it is set, is how many seconds the next reply is waited for before the call ends with
+    DEADLINE_EXCEEDED, however much time the whole call has.
     """
+
+    patience: float | None = None
 
     def __init__(
         self, open_call: Open, translate: Translate, parse: Callable[[bytes], Any], requests: bytes | Iterator[Message]
     ) -> None:
         self._batches: queue.SimpleQueue[list[bytes] | BaseException | None] = queue.SimpleQueue()
         self._current: Iterator[bytes] = iter(())
-        self._parse = parse
+        self._parse, self._translate = parse, translate
         self._done = False
         self._room = asyncio.Semaphore(READ_AHEAD)
         self._loop = calls.loop()
@@ -134,7 +139,11 @@ class Replies(Iterator[Any]):
     def _refill(self) -> bytes:
         if self._done:
             raise StopIteration
-        batch = self._batches.get()
+        try:
+            batch = self._batches.get(timeout=self.patience)
+        except queue.Empty:
+            self.close()
+            raise self._translate(TimeoutError()) from None
         if isinstance(batch, list):
             self._loop.call_soon_threadsafe(self._room.release)
             self._current = iter(batch)
