@@ -3,16 +3,20 @@
 from typing import Any
 
 # A file shares servers among its tests and stays together; these are dealt out test by test, ...
-ALONE = ("tests/conformance/", "tests/faults/", "tests/demo/")
-# ... and these go together: one Docker engine for all of its tests.
-TOGETHER = ("tests/docker/",)
+ALONE = ("tests/conformance/", "tests/faults/")
+# ... and these go together: one Docker engine for all of its tests; the demos, each of which wants the usual ports.
+TOGETHER = {
+    "tests/docker/": "docker",
+    "tests/demo/": "demo",
+    "tests/howdah/test_interrupt.py::test_demo": "demo",
+}
 # Seconds of the longest, measured on two processors: the order in which they are dealt out.
 LONGEST = {
-    "tests/demo/": 120,
+    "demo": 200,
     "tests/fuzz/": 100,
     "tests/pfs_graph/test_machine.py": 90,
     "tests/label_studio/test_pitfalls.py": 85,
-    "tests/docker/": 80,
+    "docker": 80,
     "tests/faults/test_kill_label_studio.py": 75,
     "tests/label_studio/test_real.py": 70,
     "tests/pps/test_running.py": 65,
@@ -32,12 +36,10 @@ LONGEST = {
 
 def scope(nodeid: str) -> str:
     """Which tests one process runs: those of the same scope."""
-    if nodeid.startswith(ALONE):
-        return nodeid
-    for folder in TOGETHER:
-        if nodeid.startswith(folder):
-            return folder
-    return nodeid.partition("::")[0]
+    for start, name in TOGETHER.items():
+        if nodeid.startswith(start):
+            return name
+    return nodeid if nodeid.startswith(ALONE) else nodeid.partition("::")[0]
 
 
 def place(nodeid: str) -> int:

@@ -15,12 +15,12 @@ ROUND = {"labels", "commit", "commits_on_labels", "sync_seconds", "jobs", "accur
 JOB = {"pipeline", "state", "processed", "skipped", "failed", "total"}
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_demo(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     command = [sys.executable, "-m", "howdah", "demo", "--report", str(report), "--data", str(tmp_path / "data")]
     with locked("usual-ports"):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=1100, cwd=ROOT)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1800, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(report.read_text())
     assert set(found) == FIELDS

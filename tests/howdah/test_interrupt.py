@@ -30,7 +30,7 @@ class Terminal:
             os.chdir(ROOT)
             os.execv(sys.executable, [sys.executable, "-m", "howdah", *arguments])
 
-    def wait_for(self, text: str, seconds: float = 240.0) -> None:
+    def wait_for(self, text: str, seconds: float = 1200.0) -> None:
         """Read until it has printed something."""
         self._read(lambda: text.encode() in self.seen, seconds)
         assert text.encode() in self.seen, self.seen.decode()
@@ -129,6 +129,7 @@ def test_up_without_a_goodbye(tmp_path: Path, how: str) -> None:
         terminal.close()
 
 
+@pytest.mark.timeout(1800)  # Label Studio makes its database first
 @pytest.mark.parametrize("moment", ["starting pachd", "starting mount-server: ", "digit scans into images@master: "])
 def test_demo(tmp_path: Path, moment: str, usual_ports_taken: None) -> None:
     terminal = Terminal("demo", "--data", str(tmp_path / "data"), "--report", str(tmp_path / "report.json"))
