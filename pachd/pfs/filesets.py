@@ -177,6 +177,7 @@ def ahead_of_commit(store: Store, row: CommitLike) -> Closing:
         except BaseException:
             made.close()
             raise
+    store.checkpoint()
     made.offer(row.pk)
     return made
 

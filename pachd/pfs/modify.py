@@ -195,6 +195,7 @@ class Modification:
                 made.close()
                 raise
         self._ahead = made
+        self._store.checkpoint()
         return made
 
     def _drop_ahead(self) -> None:

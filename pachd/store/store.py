@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Self
 
 from pachd.store import system
@@ -302,6 +302,18 @@ class Store:
             if self._writer is None or self.readonly:
                 raise StoreError(f"the store in {self.path} cannot be written")
             yield self._writer
+
+    def checkpoint(self) -> None:
+        """Bring what was written so far from the log into the database, while others write.
+
+        SQLite does so by itself at the end of a write; but while a reader is open for long the log grows, and the
+        first write after that reader would take as long as the log is. Where it fails, the log stays.
+        """
+        try:
+            with closing(_connect(os.path.join(self.path, _DATABASE))) as db:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.DatabaseError:
+            log.warning("the log of %s could not be brought into the database now", self.path, exc_info=True)
 
     @contextmanager
     def read(self) -> Iterator[Snapshot]:
