@@ -7,7 +7,7 @@ from pachd.api.keys import handle, normal_commit, repo_key, required_commit
 from pachd.api.service import Call, read, write
 from pachd.api.strip import strip_branch
 from pachd.errors import NotFound, PachError, Unavailable
-from pachd.pfs import commits, commitsets, history, pickers, refs, transactions
+from pachd.pfs import commits, commitsets, history, pickers, refs, temporary, transactions
 from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
 
@@ -196,6 +196,10 @@ async def _reach(call: Call, commit: pfs_pb2.Commit, wait: int, known: bool = Fa
 
 def _inspect(snapshot: Snapshot, commit: pfs_pb2.Commit, wait: int) -> tuple[pfs_pb2.CommitInfo, bool]:
     """Return a commit, and whether it has got as far as `wait`."""
+    if commit.repo.name == temporary.REPO and (commit.id or commit.branch.name):  # a file set is read as a commit
+        virtual = pfs_pb2.CommitInfo(commit=commit, description="FileSet - Virtual Commit")
+        virtual.finished.SetInParent()
+        return virtual, True
     info = commits.commit_info(snapshot, refs.resolve_commit(snapshot, commit))
     if info.HasField("finished") or wait <= pfs_pb2.STARTED:
         return info, True

@@ -101,7 +101,7 @@ class Repos:
     def DeleteRepo(self, txn: Txn, request: pfs_pb2.DeleteRepoRequest, call: Call) -> Any:
         if not request.HasField("repo"):
             raise InvalidArgument("no repo specified")
-        deleted = repos.delete_repo(txn, repo_key(request.repo), request.force)
+        deleted = transactions.delete_repo(txn, request)
         return pfs_pb2.DeleteRepoResponse(deleted=deleted)
 
     @write()

@@ -100,11 +100,17 @@ def delete_repo(txn: Txn, repo: Repo, force: bool = False) -> bool:
         refs.repo_row(txn, repo)
     except NotFound:
         return False
-    if repo.type == "user" and _exists(txn, repo._replace(type="spec")):
-        raise PachError(f'delete repo: error checking whether repo "{repo}" can be deleted: {_PIPELINES}')
+    if repo.type == "user":
+        refuse_pipelines(txn, repo)
     own = [repo] if repo.type != "user" else [repo._replace(type=t) for t in TYPES]
     _drop_together(txn, own, force, "delete repo")
     return True
+
+
+def refuse_pipelines(txn: Snapshot, repo: Repo) -> None:
+    """Raise PachError if a repo, of whatever type, belongs to a pipeline."""
+    if _is_pipelines(txn, repo):
+        raise PachError(f'delete repo: error checking whether repo "{repo}" can be deleted: {_PIPELINES}')
 
 
 def delete_repos(
@@ -122,7 +128,7 @@ def delete_repos(
             continue
         if not may(repo):
             continue
-        if _exists(txn, repo._replace(type="spec")):
+        if _is_pipelines(txn, repo):
             raise PachError(f"delete repos: {_PIPELINES}")
         done.append(repo)
     _drop_together(txn, sorted(repo._replace(type=t) for repo in done for t in TYPES), force, "delete repos")
@@ -140,6 +146,16 @@ def _drop_together(txn: Txn, own: Collection[Repo], force: bool, doing: str) -> 
                 raise err.wrapped(doing) from err
     for each in own:
         drop(txn, each)
+
+
+def _is_pipelines(txn: Snapshot, repo: Repo) -> bool:
+    """Whether a repo belongs to a pipeline, which has written a spec."""
+    found = txn.db.execute(
+        "SELECT 1 FROM commits c JOIN repos r ON r.pk = c.repo_pk "
+        "WHERE r.project=? AND r.name=? AND r.type='spec' AND c.origin=?",
+        (repo.project, repo.name, pfs_pb2.USER),
+    ).fetchone()
+    return found is not None
 
 
 def _exists(txn: Snapshot, repo: Repo) -> bool:

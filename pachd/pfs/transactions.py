@@ -20,8 +20,15 @@ def _create_repo(txn: Txn, request: pfs_pb2.CreateRepoRequest) -> None:
     repos.create_repo(txn, refs.repo_of(request.repo), request.description, request.update)
 
 
+def delete_repo(txn: Txn, request: pfs_pb2.DeleteRepoRequest) -> bool:
+    """Execute a DeleteRepoRequest; returns whether there was such a repo."""
+    repo = refs.repo_of(request.repo)
+    repos.refuse_pipelines(txn, repo)
+    return repos.delete_repo(txn, repo, request.force)
+
+
 def _delete_repo(txn: Txn, request: pfs_pb2.DeleteRepoRequest) -> None:
-    repos.delete_repo(txn, refs.repo_of(request.repo), request.force)
+    delete_repo(txn, request)
 
 
 def start_commit(txn: Txn, request: pfs_pb2.StartCommitRequest) -> Response:

@@ -129,3 +129,12 @@ def test_what_is_waited_for_may_be_deleted(client: Client) -> None:
         next(waiting)
     assert caught.value.code == Status.UNKNOWN
     assert caught.value.message == f"inspect finishing or finished commit: commit default/wait-b@{id} was deleted"
+
+
+def test_a_file_set_is_a_finished_commit(client: Client) -> None:
+    add = pfs_pb2.ModifyFileRequest(add_file=pfs_pb2.AddFile(path="/x", raw={"value": b"1"}))
+    id = client.pfs.CreateFileSet([add]).file_set_id
+    repo = pfs_pb2.Repo(name="__filesets__", type="user", project={"name": "default"})
+    asked = pfs_pb2.InspectCommitRequest(commit={"repo": repo, "id": id}, wait="FINISHED")
+    info = client.pfs.InspectCommit(asked)
+    assert (info.commit.id, info.description) == (id, "FileSet - Virtual Commit") and info.HasField("finished")

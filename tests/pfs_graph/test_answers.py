@@ -6,7 +6,7 @@ from pachd.errors import FailedPrecondition, NotFound, PachError
 from pachd.pfs import branches, commits, commitsets, metadata, projects, refs, repos, transactions, writing
 from pachd.pfs.modify import Modification, modify_file
 from pachd.proto import metadata_pb2, pfs_pb2, transaction_pb2
-from pachd.store import Store
+from pachd.store import Store, Txn
 from pachd.types import Branch, Repo
 from tests.pfs_graph.test_graph import A, B, C, chain, finish, make, master, put
 
@@ -257,3 +257,22 @@ def test_all_branches_come_by_how_much_is_above_them(store: Store) -> None:
         assert names(A) == ["a@late", "a@master"]
         assert names(Repo("default", "")) == ["a@late", "c@master", "b@master", "a@master"]
         assert names(Repo("other", "")) == []
+
+
+def test_repos_of_a_pipeline_are_those_with_a_spec(store: Store) -> None:
+    out, spec, meta = (Repo("default", "p", type) for type in ("user", "spec", "meta"))
+
+    def delete(txn: Txn, repo: Repo) -> bool:
+        return transactions.delete_repo(txn, pfs_pb2.DeleteRepoRequest(repo=refs.repo_pb(repo)))
+
+    make(store, out, spec, meta)
+    with writing(store) as txn:
+        assert delete(txn, meta) and delete(txn, spec)
+    make(store, spec, meta)
+    with writing(store) as txn:
+        commits.finish_commit(txn, commits.start_commit(txn, master(spec)))
+    for repo in (out, spec, meta):
+        with pytest.raises(PachError, match="cannot delete a repo associated with a pipeline"), writing(store) as txn:
+            delete(txn, repo)
+    with store.read() as txn:
+        assert len(repos.list_repos(txn)) == 3
