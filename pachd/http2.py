@@ -67,18 +67,17 @@ class Connection(H2Connection):
         :raises ProtocolError: the peer breaks the rules; the connection has to be closed.
         """
         buffer = self.incoming_buffer
-        if buffer._preamble_len:
-            events = super().receive_data(data)
-            self._rest += buffer._data
-            buffer._data.clear()
-            return events
+        if buffer._preamble_len:  # alone: h2 would measure what is behind it by the settings before
+            length = buffer._preamble_len
+            super().receive_data(data[:length])
+            data = data[length:]
         if self._rest:
             self._rest += data
             if len(self._rest) < self._need:
                 return []
             data = bytes(self._rest)
             self._rest.clear()
-        events = []
+        events: list[Event] = []
         try:
             at = self._frames(data, events)
         except ProtocolError as e:

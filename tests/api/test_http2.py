@@ -165,6 +165,21 @@ def test_headers_come_out_as_they_went_in() -> None:
         assert dict(answer[0].headers)["grpc-message"] == f"no {i}"  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("cut", [0, 1, 23, 24, 25, 100])
+def test_a_large_frame_may_come_together_with_the_first_bytes(cut: int) -> None:
+    client, server = H2Connection(config(True)), Connection(config(False))
+    for connection in (server, client):
+        connection.initiate_connection()
+        connection.update_settings(SETTINGS)
+        connection.increment_flow_control_window(1 << 24)
+    client.receive_data(server.data_to_send())  # and so it may send large frames, once it has acknowledged
+    client.send_headers(1, request("/x"))
+    client.send_data(1, b"x" * 100_000, end_stream=True)
+    data = client.data_to_send()
+    told = meaning(server.receive_data(data[:cut]) + server.receive_data(data[cut:]))
+    assert ["data", 1, b"x" * 100_000, 100_000] in told and told[-1] == ["StreamEnded", 1]
+
+
 def test_a_whole_answer_means_the_same_to_h2() -> None:
     client, server = pair(H2Connection, Connection)
     begin, end = [(":status", "200"), ("content-type", "application/grpc")], [("grpc-status", "0")]
