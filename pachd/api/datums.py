@@ -23,8 +23,10 @@ class Datums:
 
     @read
     def InspectDatum(self, snapshot: Snapshot, request: pps_pb2.InspectDatumRequest, call: Call) -> Any:
-        if not request.HasField("datum"):
+        if not request.datum.id:
             raise PachError("must specify a datum")
+        if not request.datum.HasField("job"):
+            raise PachError("must specify a job")
         view = _meta_view(snapshot, request.datum.job)
         if view is not None:
             try:
@@ -32,11 +34,17 @@ class Datums:
             except NotFound:
                 pass
             else:
-                return meta.datum_info(b"".join(view.read(entry)), request.datum.job)
-        raise NotFound(f"datum {request.datum.id} not found in job {request.datum.job.id}")
+                info = meta.datum_info(b"".join(view.read(entry)), request.datum.job)
+                _state_of(snapshot, info, request.datum.job)
+                return info
+        raise PachError(f"datum {request.datum.id} not found in job {request.datum.job.id}")
 
     @read
     def ListDatum(self, snapshot: Snapshot, request: pps_pb2.ListDatumRequest, call: Call) -> Any:
+        if request.HasField("input") and request.HasField("job"):
+            raise PachError("cannot specify both job and input")
+        if request.reverse and not request.number:
+            raise PachError("number must be > 0 when reverse is set")
         if request.HasField("input"):
             infos = _input_datums(snapshot, request.input)
         elif request.HasField("job"):
@@ -53,7 +61,7 @@ class Datums:
             marker = request.paginationMarker
             if marker:
                 found = [i for i in found if (i.datum.id < marker if request.reverse else i.datum.id > marker)]
-            infos = iter(found[: request.number] if request.number else found)
+            infos = iter(found[: request.number] if request.number > 0 else found)
         yield from infos
 
     async def CreateDatum(self, call: Call) -> None:
@@ -65,10 +73,14 @@ class Datums:
                 if iterator is None:
                     if not request.HasField("start"):
                         raise PachError("first message must be a StartCreateDatumRequest message")
+                    if not request.start.HasField("input"):
+                        raise PachError("first message must specify an input")
                     await call.authorize(request)
                     wanted = request.start.number or 100
                     source = request.start.input
                     iterator = iter(await call.context.read(partial(_all_datums, source=source)))
+                elif not request.HasField("continue"):
+                    raise PachError("subsequent messages must be a ContinueCreateDatumRequest message")
                 else:
                     wanted = getattr(request, "continue").number or 100
                 for _ in range(wanted):
@@ -87,6 +99,16 @@ class Datums:
             raise PachError("this pachd runs no pipelines")
         engine.restart_datum(request.job, list(request.data_filters))
         await call.reply(Empty())
+
+
+def _state_of(snapshot: Snapshot, info: pps_pb2.DatumInfo, job: pps_pb2.Job) -> None:
+    """Add where the job's meta repo has what the datum read and wrote."""
+    row = jobs.find(snapshot, job)
+    commit = info.pfs_state.commit
+    info.pfs_state.path, commit.id = f"/pfs/{info.datum.id}", row["id"]
+    commit.branch.name = pps_pb2.PipelineInfo.FromString(row["info"]).details.output_branch
+    for repo in (commit.repo, commit.branch.repo):
+        repo.name, repo.type, repo.project.name = row["name"], "meta", row["project"]
 
 
 def _meta_view(snapshot: Snapshot, job: pps_pb2.Job) -> Any:
@@ -111,6 +133,8 @@ def _input_datums(snapshot: Snapshot, source: pps_pb2.Input) -> Iterator[pps_pb2
     filled.CopyFrom(source)
     inputs.fill(filled, "", "default")
     inputs.validate(filled, "default")
+    if any(part.HasField("cron") for part in inputs.walk(filled)):
+        raise PachError("can't list datums with a cron input, there will be no datums until the pipeline is created")
     for datum in datums.create(filled, plan.glob(snapshot)):
         info = pps_pb2.DatumInfo(data=[meta.file_info(file) for file in datum.files])
         info.datum.id = datum.id

@@ -26,12 +26,19 @@ class Jobs:
         if not request.HasField("job"):
             raise PachError("must specify a job")
         context = call.context
+        waited = False
         while True:
             version = context.version
-            info = await context.read(lambda s: self._job_info(jobs.find(s, request.job), request.details))
+            try:
+                info = await context.read(lambda s: self._job_info(jobs.find(s, request.job), request.details))
+            except NotFound:
+                if waited:
+                    raise PachError(f"job {request.job.id} was deleted") from None
+                raise
             if not request.wait or jobs.terminal(info.state):
                 await call.reply(info)
                 return
+            waited = True
             await context.newer(version)
 
     async def InspectJobSet(self, call: Call) -> None:

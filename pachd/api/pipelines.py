@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+import time
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -10,6 +11,7 @@ from pachd.api.filters import Filter, projects_of
 from pachd.api.service import Call, read, write
 from pachd.api.transaction import append
 from pachd.errors import InvalidArgument, PachError
+from pachd.pfs.projects import list_projects
 from pachd.pps import cron, describe, pipelines
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Txn
@@ -67,7 +69,9 @@ class Pipelines:
 
     @write()
     def DeletePipelines(self, txn: Txn, request: pps_pb2.DeletePipelinesRequest, call: Call) -> Any:
-        projects = [] if request.all else projects_of(request) or ["default"]
+        projects = [] if request.all else projects_of(request)
+        if not request.all and not projects:
+            return pps_pb2.DeletePipelinesResponse()
         deleted = pipelines.delete_all(txn, projects, request.force, request.keep_repo)
         return pps_pb2.DeletePipelinesResponse(pipelines=deleted)
 
@@ -98,30 +102,54 @@ class Pipelines:
 
     @read
     def CheckStatus(self, snapshot: Snapshot, request: pps_pb2.CheckStatusRequest, call: Call) -> Any:
-        wanted = request.project.name if request.HasField("project") else ""
+        wanted = request.project.name
         for info in describe.list_pipelines(snapshot, [wanted] if wanted else ()):
-            if info.reason:
-                yield pps_pb2.CheckStatusResponse(
-                    project=info.pipeline.project, pipeline=info.pipeline, alerts=[info.reason]
-                )
+            if alert := _alert(info):
+                response = pps_pb2.CheckStatusResponse(pipeline=info.pipeline, alerts=[alert])
+                if request.HasField("project"):
+                    response.project.CopyFrom(request.project)
+                yield response
 
     @read
     def PipelinesSummary(self, snapshot: Snapshot, request: pps_pb2.PipelinesSummaryRequest, call: Call) -> Any:
         response = pps_pb2.PipelinesSummaryResponse()
-        for picker in request.projects:
-            summary = response.summaries.add()
-            summary.project.name = picker.name or "default"
-            for info in describe.list_pipelines(snapshot, [summary.project.name]):
-                if info.state == pps_pb2.PIPELINE_PAUSED:
-                    summary.paused_pipelines += 1
-                elif info.state in (pps_pb2.PIPELINE_FAILURE, pps_pb2.PIPELINE_CRASHING):
-                    summary.failed_pipelines += 1
-                else:
-                    summary.active_pipelines += 1
-                if info.last_job_state in (pps_pb2.JOB_FAILURE, pps_pb2.JOB_KILLED, pps_pb2.JOB_UNRUNNABLE):
-                    summary.unhealthy_pipelines += 1
+        if any(not picker.HasField("name") for picker in request.projects):
+            raise PachError("project picker is of an unknown type: <nil>")
+        names = [picker.name for picker in request.projects]
+        for name in names or [info.project.name for info in list_projects(snapshot)]:
+            found = list(describe.list_pipelines(snapshot, [name]))
+            if found:
+                response.summaries.append(_summary(name, found))
         return response
 
     @write()
     def DeleteAll(self, txn: Txn, request: Empty, call: Call) -> None:
         pipelines.delete_all(txn)
+
+
+def _alert(info: pps_pb2.PipelineInfo) -> str:
+    """What is said of workers that run for longer than the maximumExpectedUptime, which is 0 if it is not given."""
+    if not info.details.HasField("workers_started_at"):
+        return ""
+    started = info.details.workers_started_at
+    over = time.time_ns() - started.ToNanoseconds() - info.details.maximum_expected_uptime.ToNanoseconds()
+    if over <= 0:
+        return ""
+    name = f"{info.pipeline.project.name}/{info.pipeline.name}"
+    at = started.ToJsonString().replace("T", " ").replace("Z", " +0000 UTC")
+    return f"{name}: Started running at {at}, exceeded maximum uptime by {over / 1e9:.9f}s"
+
+
+def _summary(project: str, infos: list[pps_pb2.PipelineInfo]) -> pps_pb2.PipelinesSummary:
+    summary = pps_pb2.PipelinesSummary()
+    summary.project.name = project
+    for info in infos:
+        if info.state == pps_pb2.PIPELINE_PAUSED:
+            summary.paused_pipelines += 1
+        elif info.state in (pps_pb2.PIPELINE_FAILURE, pps_pb2.PIPELINE_CRASHING):
+            summary.failed_pipelines += 1
+        else:
+            summary.active_pipelines += 1
+        if info.last_job_state in (pps_pb2.JOB_FAILURE, pps_pb2.JOB_KILLED, pps_pb2.JOB_UNRUNNABLE):
+            summary.unhealthy_pipelines += 1
+    return summary

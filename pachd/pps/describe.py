@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pachd.errors import PachError
+from pachd.errors import NotFound, PachError
 from pachd.pps import pipelines
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot
@@ -76,13 +76,17 @@ def list_pipelines(
     history: int = 0,
     commit_set: str = "",
 ) -> Iterator[pps_pb2.PipelineInfo]:
-    """Pipelines, newest first, each with ``history`` earlier versions (-1: all)."""
+    """Pipelines, newest first, each with ``history`` earlier versions (-1: all). NotFound when there is no such
+    ``pipeline``."""
     where = ["(?<0 OR v.version >= p.version - ?)"]
     values: list[Any] = [history, history]
     if pipeline is not None and pipeline.name:
         where.append("p.project=? AND p.name=?")
-        values += [pipeline.project.name or "default", pipeline.name]
-    elif projects:
+        key = (pipeline.project.name or "default", pipeline.name)
+        values += key
+        if txn.db.execute("SELECT 1 FROM pps_pipelines WHERE project=? AND name=?", key).fetchone() is None:
+            raise NotFound(f'could not list pipeline info: pipeline "{key[0]}/{key[1]}" not found')
+    if projects:
         where.append(f"p.project IN ({','.join('?' * len(projects))})")
         values += list(projects)
     if commit_set:

@@ -178,7 +178,7 @@ def list_jobs(
     txn: Snapshot,
     projects: Sequence[str] = (),
     pipeline: pps_pb2.Pipeline | None = None,
-    history: int = 0,
+    history: int = -1,
     job_set: str = "",
     before: int = 0,
     number: int = 0,
@@ -186,7 +186,7 @@ def list_jobs(
 ) -> Iterator[sqlite3.Row]:
     """Rows of jobs, newest first (``reverse``: oldest first).
 
-    Of one pipeline only jobs of the current version and the ``history`` versions before it (-1: of all versions).
+    Only jobs of a pipeline's current version and the ``history`` versions before it (-1: of all versions).
     ``before`` (ns) is an exclusive bound on the time of creation, ``number`` the most to give.
     """
     where: list[str] = ["1"]
@@ -200,10 +200,10 @@ def list_jobs(
             raise NotFound(f'pipeline "{project}/{pipeline.name}" not found')
         where.append("j.pipeline=?")
         values.append(found["pk"])
-        if history >= 0:
-            where.append("j.version >= p.version - ?")
-            values.append(history)
-    elif projects:
+    if history >= 0:
+        where.append("j.version >= p.version - ?")
+        values.append(history)
+    if projects:
         where.append(f"p.project IN ({','.join('?' * len(projects))})")
         values.extend(projects)
     if job_set:
@@ -330,7 +330,7 @@ def update_state(txn: Txn, request: pps_pb2.UpdateJobStateRequest) -> None:
 def delete(txn: Txn, job: pps_pb2.Job) -> None:
     """Forget a job (its commits stay); one that runs is stopped first."""
     row = find(txn, job)
-    finish(txn, row, KILLED, "job stopped")
+    finish(txn, row, KILLED, "job deleted")
     txn.db.execute("DELETE FROM pps_jobs WHERE pk=?", (row["pk"],))
 
 

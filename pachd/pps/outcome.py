@@ -30,6 +30,25 @@ def _open(source: str) -> FileIO:
         return FileIO(source)
 
 
+def _read(source: str, size: int) -> bytes:
+    """The bytes of a file that had ``size`` bytes just now."""
+    try:
+        fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        with _open(source) as file:
+            return file.read()
+    try:
+        data = os.read(fd, size + 1)
+        if len(data) == size:  # it is as long as it was
+            return data
+        parts = [data]
+        while more := os.read(fd, _PIECE):
+            parts.append(more)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
+
+
 class Batch:
     """Datums that are over: how they ended, and the changes that they make to the output and the meta commit.
 
@@ -60,8 +79,9 @@ class Batch:
             or system.monotonic() - self._since > _AGE
         )
 
-    def add_outputs(self, datum: str, outputs: list[staging.Output]) -> int:
-        """Take the files that a datum's code left; how many bytes they have."""
+    def add_outputs(self, datum: str, outputs: list[staging.Output], good: bool = True) -> int:
+        """Take the files that a datum's code left; how many bytes they have. Of one that is not ``good`` only the meta
+        repo gets them."""
         total = 0
         folder = meta.directory(datum) + "out"
         made = []
@@ -69,14 +89,14 @@ class Batch:
             if size > _LARGE:
                 content = self._stream(source)
             else:
-                with _open(source) as file:
-                    content = self._content(file.read())
+                content = self._content(_read(source, size))
             made.append((path, content))
             total += content.size
-        self._out += [(changes.ADD, f"{path}\0{datum}", *content) for path, content in made]
+        if good:
+            self._out += [(changes.ADD, f"{path}\0{datum}", *content) for path, content in made]
+            self._sizes[0] += total
         self._meta += [(changes.ADD, f"{folder}{path}\0{datum}", *content) for path, content in made]
         self._memory += total
-        self._sizes[0] += total
         self._sizes[1] += total
         return total
 

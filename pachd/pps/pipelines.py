@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from pachd.auth import owners
@@ -262,14 +263,37 @@ def stop_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline, must_exist: bool = True)
 def start_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline) -> None:
     """Connect a stopped pipeline again; commits that came meanwhile make one job.
 
-    One that was not stopped gets another job, as in Pachyderm.
+    One that was not stopped may get another job, as in Pachyderm: see `_is_connected`.
     """
     row = find(txn, pipeline)
+    stored = pps_pb2.PipelineInfo.FromString(row["info"])
+    out = Repo(row["project"], row["name"], "user")
     if row["stopped"]:
         txn.db.execute("UPDATE pps_pipelines SET stopped=0, state=?, reason='' WHERE pk=?", (STARTING, row["pk"]))
-    stored = pps_pb2.PipelineInfo.FromString(row["info"])
-    for branch in _provenance(txn, stored, Repo(row["project"], row["name"], "user"), True):
+    elif _is_connected(txn, stored, out):
+        return
+    for branch in _provenance(txn, stored, out, True):
         propagate.force(txn, refs.branch_row(txn, branch)["pk"])
+
+
+def _is_connected(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo) -> bool:
+    """Whether Pachyderm sees that the output branch is connected with these very inputs already.
+
+    It looks for each by bisection among those that the branch has, which its database gives in the order of their last
+    change: it finds them all only when that is the order of their names.
+    """
+    rows = txn.db.execute(
+        "SELECT r.project, r.name, r.type, b.name AS branch FROM branch_provenance p "
+        "JOIN branches b ON b.pk = p.source_pk JOIN repos r ON r.pk = b.repo_pk WHERE p.branch_pk=? "
+        "ORDER BY b.updated, b.pk",
+        (refs.branch_row(txn, Branch(out, stored.details.output_branch))["pk"],),
+    ).fetchall()
+    known = [f"{row['project']}/{row['name']}.{row['type']}@{row['branch']}" for row in rows]
+    wanted = [leg.branch for leg in inputs.legs(stored.details.input)]
+    wanted.append(Branch(Repo(out.project, out.name, "spec"), "master"))
+    keys = [f"{b.repo.project}/{b.repo.name}.{b.repo.type}@{b.name}" for b in wanted]
+    places = [bisect_left(known, key) for key in keys]
+    return len(known) == len(keys) and all(known[at : at + 1] == [key] for at, key in zip(places, keys, strict=True))
 
 
 def rerun_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline, reprocess: bool) -> None:

@@ -24,6 +24,9 @@ def create_secret(txn: Txn, document: bytes) -> None:
     name = value.get("metadata", {}).get("name", "") if isinstance(value, dict) else ""
     if not name:
         raise InvalidArgument("failed to create secret: metadata.name is missing")
+    suite = (value["metadata"].get("labels") or {}).get("suite", "")
+    if suite not in ("", "pachyderm"):
+        raise PachError(f"invalid suite label set on secret: suite={suite}")
     data: dict[str, str] = dict(value.get("data") or {})
     for key, text in data.items():
         try:

@@ -25,6 +25,7 @@ from tests.pps.helpers import (
     pipeline,
     put,
     read,
+    repo,
     wait_for,
 )
 
@@ -345,3 +346,169 @@ def test_specs_nested_without_end(client: Client) -> None:
     nested = "{pipeline: std.foldl(function(a, b) {x: a}, std.range(1, 300), 1)}"
     with pytest.raises(RpcError):
         client.pps.RenderTemplate(pps_pb2.RenderTemplateRequest(template=nested), timeout=60)
+
+
+def test_code_sees_links_into_a_scratch_folder(client: Client) -> None:
+    script = """
+cd /pfs
+find . -maxdepth 1 | sort > out/found
+for each in .env many out; do readlink $each; done > out/links
+find /pfs -type f -path '*/many/*' > out/files
+cat /pfs/many/* > out/read
+"""
+    create(client, "looks", script, input=glob("many", "/a"))
+    assert last_job(client, "looks").state == pps_pb2.JOB_SUCCESS
+    assert read(client, "looks", "/found").decode().split() == [".", "./.env", "./.scratch", "./many", "./out"]
+    datum = next(iter(client.pps.ListDatum(pps_pb2.ListDatumRequest(job=last_job(client, "looks").job)))).datum.id
+    links = read(client, "looks", "/links").decode().split()
+    folder = links[0].removesuffix("/.env")
+    assert links == [f"{folder}/{name}" for name in (".env", "many", "out")]
+    assert folder.startswith("/pfs/.scratch/") and folder.endswith(f"/{datum}/pfs/{datum}")
+    assert read(client, "looks", "/files").decode() == f"{folder}/many/a\n"
+    assert read(client, "looks", "/read") == b"1"
+    delete(client, "looks")
+
+
+@pytest.mark.parametrize("recovered", [False, True])
+def test_the_meta_repo_keeps_what_a_failed_datum_put_out(client: Client, recovered: bool) -> None:
+    transform = {"err_cmd": ["true"]} if recovered else {}
+    create(client, "half", "echo x > /pfs/out/x\nexit 1", input=glob("many", "/a"), datum_tries=1, transform=transform)
+    job = last_job(client, "half")
+    assert job.state == (pps_pb2.JOB_SUCCESS if recovered else pps_pb2.JOB_FAILURE)
+    datum = next(iter(client.pps.ListDatum(pps_pb2.ListDatumRequest(job=job.job)))).datum.id
+    expected = [f"/meta/{datum}/meta", *(f"/pfs/{datum}/{name}" for name in (".env", "many/a", "out/x"))]
+    assert names(client, "half", "meta") == expected
+    assert names(client, "half") == []
+    delete(client, "half")
+
+
+def test_lazy_and_empty_inputs_are_in_the_meta_repo_as_the_code_had_them(client: Client) -> None:
+    create(client, "idle", "true", input=glob("many", "/a", lazy=True))
+    create(client, "blank", "true", input=glob("many", "/a", empty_files=True))
+    for name, expected in (("idle", []), ("blank", [("/many/a", 0)])):
+        last_job(client, name)
+        commit = pfs_pb2.Commit(repo=repo(name, "meta"), branch=pfs_pb2.Branch(repo=repo(name, "meta"), name="master"))
+        files = client.pfs.GlobFile(pfs_pb2.GlobFileRequest(commit=commit, pattern="/pfs/*/many/*"))
+        assert [(f.file.path[len("/pfs/") + 64 :], f.size_bytes) for f in files] == expected
+        delete(client, name)
+
+
+def test_starting_a_pipeline_that_was_not_stopped(client: Client) -> None:
+    """Pachyderm makes a job when the input changed after the spec, else none."""
+    new_repo(client, "again", {"/a": b"1"})
+    create(client, "starts", "true", input=glob("again"))
+    client.pps.StartPipeline(pps_pb2.StartPipelineRequest(pipeline=pipeline("starts")))
+    assert len(job_list(client, "starts")) == 1
+    put(client, "again", {"/b": b"1"})
+    assert len(job_list(client, "starts")) == 2
+    client.pps.StartPipeline(pps_pb2.StartPipelineRequest(pipeline=pipeline("starts")))
+    assert len(job_list(client, "starts")) == 3
+    last_job(client, "starts")
+    assert inspect(client, "starts").version == 1
+    delete(client, "starts")
+
+
+def test_jobs_of_earlier_versions_are_listed_only_with_history(client: Client) -> None:
+    create(client, "twice", "true", input=glob("many"))
+    last_job(client, "twice")
+    create(client, "twice", "true; true", update=True, input=glob("many"))
+    last_job(client, "twice")
+
+    def versions(history: int) -> list[int]:
+        found = client.pps.ListJob(pps_pb2.ListJobRequest(history=history))
+        return [job.pipeline_version for job in found if job.job.pipeline.name == "twice"]
+
+    assert versions(0) == [2]
+    assert versions(1) == versions(-1) == [2, 1]
+    delete(client, "twice")
+
+
+def test_list_pipeline_names_one_that_is_not_there(client: Client) -> None:
+    with pytest.raises(RpcError, match='pipeline "default/nope" not found') as raised:
+        pipelines(client, pipeline=pipeline("nope"))
+    assert raised.value.code == Status.NOT_FOUND
+
+
+def test_a_deleted_job_is_told_as_such(client: Client) -> None:
+    gate = Gate()
+    create(client, "gone", gate.shell, input=glob("many", "/"))
+    job = job_list(client, "gone")[0].job
+    answers: list[str] = []
+
+    def wait() -> None:
+        try:
+            client.pps.InspectJob(pps_pb2.InspectJobRequest(job=job, wait=True), timeout=120)
+        except RpcError as error:
+            answers.append(str(error))
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    client.pps.InspectJob(pps_pb2.InspectJobRequest(job=job))
+    client.pps.DeleteJob(pps_pb2.DeleteJobRequest(job=job))
+    waiter.join(120)
+    assert len(answers) == 1 and ("was deleted" in answers[0] or "not found" in answers[0])
+    commit = client.pfs.InspectCommit(pfs_pb2.InspectCommitRequest(commit=pfs_pb2.Commit(repo=repo("gone"), id=job.id)))
+    assert commit.error == "job deleted"
+    gate.open()
+    delete(client, "gone")
+
+
+def test_requests_about_datums_that_say_too_little_or_too_much(client: Client) -> None:
+    job = last_job(client, "good").job
+    with pytest.raises(RpcError, match="cannot specify both job and input"):
+        list(client.pps.ListDatum(pps_pb2.ListDatumRequest(job=job, input=pps_pb2.Input())))
+    with pytest.raises(RpcError, match="number must be > 0 when reverse is set"):
+        list(client.pps.ListDatum(pps_pb2.ListDatumRequest(job=job, reverse=True)))
+    cron = pps_pb2.Input(cron=pps_pb2.CronInput(name="c", spec="@yearly"))
+    with pytest.raises(RpcError, match="can't list datums with a cron input"):
+        list(client.pps.ListDatum(pps_pb2.ListDatumRequest(input=cron)))
+    assert len(list(client.pps.ListDatum(pps_pb2.ListDatumRequest(job=job, number=-1)))) == 2
+    with pytest.raises(RpcError, match="must specify a datum"):
+        client.pps.InspectDatum(pps_pb2.InspectDatumRequest(datum=pps_pb2.Datum(job=job)))
+    with pytest.raises(RpcError, match="must specify a job"):
+        client.pps.InspectDatum(pps_pb2.InspectDatumRequest(datum=pps_pb2.Datum(id="0" * 64)))
+    with pytest.raises(RpcError, match=f"datum {'0' * 64} not found in job") as raised:
+        client.pps.InspectDatum(pps_pb2.InspectDatumRequest(datum=pps_pb2.Datum(job=job, id="0" * 64)))
+    assert raised.value.code == Status.UNKNOWN
+
+
+def test_inspect_datum_says_where_its_files_are(client: Client) -> None:
+    job = last_job(client, "good").job
+    listed = next(iter(client.pps.ListDatum(pps_pb2.ListDatumRequest(job=job))))
+    assert not listed.HasField("pfs_state")
+    info = client.pps.InspectDatum(pps_pb2.InspectDatumRequest(datum=pps_pb2.Datum(job=job, id=listed.datum.id)))
+    state = info.pfs_state
+    assert (state.path, state.commit.id) == (f"/pfs/{info.datum.id}", job.id)
+    assert state.commit.repo == repo("good", "meta") and state.commit.branch.name == "master"
+    files = list(client.pfs.ListFile(pfs_pb2.ListFileRequest(file=state)))
+    assert {f.file.path.rsplit("/", 1)[0].split("/")[2] for f in files} == {info.datum.id}
+
+
+def test_summaries_and_alerts(client: Client) -> None:
+    def summary(*names: str) -> list[tuple[str, int]]:
+        pickers = [pfs_pb2.ProjectPicker(name=name) for name in names]
+        found = client.pps.PipelinesSummary(pps_pb2.PipelinesSummaryRequest(projects=pickers)).summaries
+        return [(each.project.name, each.active_pipelines) for each in found]
+
+    client.pfs.CreateProject(pfs_pb2.CreateProjectRequest(project=pfs_pb2.Project(name="bare")))
+    assert summary() == summary("default") == summary("bare", "default") and summary()[0][0] == "default"
+    assert summary("bare") == []
+    with pytest.raises(RpcError, match="project picker"):
+        client.pps.PipelinesSummary(pps_pb2.PipelinesSummaryRequest(projects=[pfs_pb2.ProjectPicker()]))
+    create(client, "calm", "true", input=glob("many"), maximum_expected_uptime="86400s")
+    last_job(client, "calm")
+    alerts = {a.pipeline.name: a.alerts for a in client.pps.CheckStatus(pps_pb2.CheckStatusRequest())}
+    assert "calm" not in alerts and "exceeded maximum uptime by" in alerts["good"][0]
+    delete(client, "calm")
+
+
+def test_delete_pipelines_of_no_project_deletes_none(client: Client) -> None:
+    before = pipelines(client)
+    assert before and not client.pps.DeletePipelines(pps_pb2.DeletePipelinesRequest()).pipelines
+    assert pipelines(client) == before
+
+
+def test_a_secret_of_another_suite_is_refused(client: Client) -> None:
+    document = {"metadata": {"name": "foreign", "labels": {"suite": "other"}}, "data": {}}
+    with pytest.raises(RpcError, match="invalid suite label set on secret: suite=other"):
+        client.pps.CreateSecret(pps_pb2.CreateSecretRequest(file=json.dumps(document).encode()))
