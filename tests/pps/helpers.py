@@ -4,11 +4,31 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pachd.client import Client
 from pachd.proto import pfs_pb2, pps_pb2
+
+# Code that is given one datum after another.
+BATCH = """
+import os, sys
+from pachd.client import Client
+from pachd.proto import worker_pb2
+print("started")
+error = ""
+with Client("127.0.0.1:" + os.environ["PPS_WORKER_GRPC_PORT"]) as client:
+    while True:
+        answer = client.worker.NextDatum(worker_pb2.NextDatumRequest(error=error), timeout=None)
+        error = ""
+        env = dict(line.split("=", 1) for line in answer.env)
+        data = open(env["h"]).read()
+        if data == "bad":
+            error = "cannot"
+            continue
+        with open("/pfs/out/" + os.path.basename(env["h"]), "w") as out:
+            out.write(data * 2)
+"""
 
 
 def repo(name: str, type: str = "user") -> pfs_pb2.Repo:
@@ -26,8 +46,9 @@ def new_repo(client: Client, name: str, files: dict[str, bytes] | None = None) -
         put(client, name, files)
 
 
-def put(client: Client, name: str, files: dict[str, bytes]) -> None:
+def put(client: Client, name: str, files: dict[str, bytes], delete: Iterable[str] = ()) -> None:
     requests = [pfs_pb2.ModifyFileRequest(set_commit=head(name))]
+    requests += [pfs_pb2.ModifyFileRequest(delete_file=pfs_pb2.DeleteFile(path=path)) for path in delete]
     for path, data in files.items():
         requests.append(pfs_pb2.ModifyFileRequest(delete_file=pfs_pb2.DeleteFile(path=path)))
         add = pfs_pb2.AddFile(path=path)
@@ -40,7 +61,17 @@ def pipeline(name: str) -> pps_pb2.Pipeline:
     return pps_pb2.Pipeline(name=name, project=pfs_pb2.Project(name="default"))
 
 
-def create(client: Client, name: str, script: str, update: bool = False, reprocess: bool = False, **spec: Any) -> None:
+def create(
+    client: Client,
+    name: str,
+    script: str,
+    input: dict[str, Any] | None = None,
+    update: bool = False,
+    reprocess: bool = False,
+    **spec: Any,
+) -> None:
+    if input is not None:
+        spec["input"] = input
     transform = {"cmd": ["bash", "-e"], "stdin": script.splitlines(), **spec.pop("transform", {})}
     text = json.dumps({"pipeline": {"name": name}, "transform": transform, **spec})
     client.pps.CreatePipelineV2(
@@ -68,6 +99,10 @@ def last_job(client: Client, name: str) -> pps_pb2.JobInfo:
     """The newest job, when it has ended."""
     newest = job_list(client, name, number=1)[0]
     return client.pps.InspectJob(pps_pb2.InspectJobRequest(job=newest.job, wait=True, details=True), timeout=240)
+
+
+def counts(job: pps_pb2.JobInfo) -> tuple[int, int, int, int, int]:
+    return job.data_processed, job.data_skipped, job.data_failed, job.data_recovered, job.data_total
 
 
 def names(client: Client, name: str, type: str = "user") -> list[str]:

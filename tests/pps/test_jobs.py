@@ -1,86 +1,12 @@
 """Pipelines that really run, asked over the wire."""
 
-import json
 import time
 
 import pytest
 
-from pachd.client import Client, RpcError
-from pachd.proto import pfs_pb2, pps_pb2, worker_pb2
-
-
-@pytest.fixture(scope="module")
-def client(pachd_process):
-    with Client(pachd_process.address) as client:
-        yield client
-
-
-def repo(name, type="user"):
-    return pfs_pb2.Repo(name=name, type=type, project=pfs_pb2.Project(name="default"))
-
-
-def branch_commit(name, branch="master", type="user"):
-    return pfs_pb2.Commit(repo=repo(name, type), branch=pfs_pb2.Branch(repo=repo(name, type), name=branch))
-
-
-def put(client, name, files, delete=()):
-    requests = [pfs_pb2.ModifyFileRequest(set_commit=branch_commit(name))]
-    for path in delete:
-        requests.append(pfs_pb2.ModifyFileRequest(delete_file=pfs_pb2.DeleteFile(path=path)))
-    for path, data in files.items():
-        requests.append(pfs_pb2.ModifyFileRequest(delete_file=pfs_pb2.DeleteFile(path=path)))
-        add = pfs_pb2.AddFile(path=path)
-        add.raw.value = data
-        requests.append(pfs_pb2.ModifyFileRequest(add_file=add))
-    client.pfs.ModifyFile(iter(requests))
-
-
-def new_repo(client, name, files=()):
-    client.pfs.CreateRepo(pfs_pb2.CreateRepoRequest(repo=repo(name)))
-    if files:
-        put(client, name, dict(files))
-
-
-def create(client, name, script, source, update=False, reprocess=False, transform=(), **more):
-    spec = {
-        "pipeline": {"name": name},
-        "transform": {"cmd": ["bash", "-e"], "stdin": script.splitlines(), **dict(transform)},
-        "input": source,
-        **more,
-    }
-    client.pps.CreatePipelineV2(
-        pps_pb2.CreatePipelineV2Request(
-            create_pipeline_request_json=json.dumps(spec), update=update, reprocess=reprocess
-        )
-    )
-
-
-def pipeline(name):
-    return pps_pb2.Pipeline(name=name, project=pfs_pb2.Project(name="default"))
-
-
-def last_job(client, name, timeout=240):
-    """The newest job, when it has ended."""
-    newest = next(iter(client.pps.ListJob(pps_pb2.ListJobRequest(pipeline=pipeline(name)))))
-    return client.pps.InspectJob(pps_pb2.InspectJobRequest(job=newest.job, wait=True, details=True), timeout=timeout)
-
-
-def read(client, name, path):
-    file = pfs_pb2.File(commit=branch_commit(name), path=path)
-    return b"".join(part.value for part in client.pfs.GetFile(pfs_pb2.GetFileRequest(file=file)))
-
-
-def names(client, name, type="user"):
-    request = pfs_pb2.GlobFileRequest(commit=branch_commit(name, type=type), pattern="/**")
-    return [info.file.path for info in client.pfs.GlobFile(request) if info.file_type == pfs_pb2.FILE]
-
-
-def glob(name, pattern="/*", **more):
-    return {"pfs": {"repo": name, "glob": pattern, **more}}
-
-
-def counts(job):
-    return job.data_processed, job.data_skipped, job.data_failed, job.data_recovered, job.data_total
+from pachd.client import RpcError
+from pachd.proto import pfs_pb2, pps_pb2
+from tests.pps.helpers import BATCH, counts, create, glob, head, last_job, names, new_repo, pipeline, put, read
 
 
 def test_a_job_and_what_changed_since(client):
@@ -247,34 +173,11 @@ def test_stopping_a_job_that_runs(client):
     client.pps.StopJob(pps_pb2.StopJobRequest(job=job.job))
     job = last_job(client, "sleeper")
     assert (job.state, job.reason) == (pps_pb2.JOB_KILLED, "job stopped")
-    commit = client.pfs.InspectCommit(
-        pfs_pb2.InspectCommitRequest(commit=branch_commit("sleeper"), wait=pfs_pb2.FINISHED)
-    )
+    commit = client.pfs.InspectCommit(pfs_pb2.InspectCommitRequest(commit=head("sleeper"), wait=pfs_pb2.FINISHED))
     assert commit.error == "job stopped"
 
 
-BATCH = """
-import os, sys
-from pachd.client import Client
-from pachd.proto import worker_pb2
-print("started")
-error = ""
-with Client("127.0.0.1:" + os.environ["PPS_WORKER_GRPC_PORT"]) as client:
-    while True:
-        answer = client.worker.NextDatum(worker_pb2.NextDatumRequest(error=error), timeout=None)
-        error = ""
-        env = dict(line.split("=", 1) for line in answer.env)
-        data = open(env["h"]).read()
-        if data == "bad":
-            error = "cannot"
-            continue
-        with open("/pfs/out/" + os.path.basename(env["h"]), "w") as out:
-            out.write(data * 2)
-"""
-
-
 def test_datum_batching(client):
-    assert worker_pb2.NextDatumRequest
     new_repo(client, "h", {f"/{i}": b"%d" % i for i in range(40)})
     transform = {"cmd": ["python3", "-c", BATCH], "stdin": [], "datumBatching": True}
     create(client, "batch", "", glob("h"), transform=transform)

@@ -4,7 +4,7 @@ import pytest
 
 from pachd.client import Client, RpcError
 from pachd.proto import metadata_pb2, pps_pb2
-from tests.pps.test_jobs import create, new_repo, pipeline
+from tests.pps.helpers import create, new_repo, pipeline
 
 PICKER = pps_pb2.PipelinePicker(name={"project": {"name": "default"}, "name": "tagged"})
 

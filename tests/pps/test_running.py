@@ -9,15 +9,20 @@ import pytest
 
 from pachd.client import Client
 from pachd.proto import pps_pb2
-from tests.pps.helpers import Gate
-from tests.pps.test_jobs import BATCH, counts, create, glob, last_job, names, new_repo, pipeline, put, read
+from tests.pps.helpers import (
+    BATCH,
+    Gate,
+    counts,
+    create,
+    glob,
+    last_job,
+    names,
+    new_repo,
+    pipeline,
+    put,
+    read,
+)
 from tests.processes import Pachd, running
-
-
-@pytest.fixture(scope="module")
-def client(pachd_process):
-    with Client(pachd_process.address) as client:
-        yield client
 
 
 def until(condition, seconds=120.0):
@@ -183,7 +188,7 @@ def test_batched_datums_and_kills_of_pachd(tmp_path: Path):
             server.kill()
             server.start()
         with Client(server.address, timeout=120) as client:
-            job = last_job(client, "b", 120)
+            job = last_job(client, "b")
             assert (job.state, counts(job)) == (pps_pb2.JOB_SUCCESS, (count, 0, 0, 0, count))
             assert sorted(names(client, "b")) == sorted(f"/{i}" for i in range(count))
             assert all(read(client, "b", f"/{i}") == b"%d%d" % (i, i) for i in range(0, count, 50))
