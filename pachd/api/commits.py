@@ -223,6 +223,8 @@ def _wanted(info: pfs_pb2.CommitInfo, request: pfs_pb2.SubscribeCommitRequest) -
 
 
 def _start_commit(txn: Txn, request: pfs_pb2.StartCommitRequest) -> pfs_pb2.Commit:
+    if request.parent.id or request.parent.branch.name:
+        required_commit(request, "parent")
     if not request.HasField("branch") or not request.branch.HasField("repo"):
         raise PachError("start commit in transaction: branch must be specified")
     return transactions.start_commit(txn, request).commit

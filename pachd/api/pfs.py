@@ -8,7 +8,7 @@ from pachd.api.commits import Commits
 from pachd.api.egress import Egress
 from pachd.api.files import Files
 from pachd.api.filesets import Cache, FileSets
-from pachd.api.keys import project_name, repo_key, required_branch, required_repo
+from pachd.api.keys import project_name, repo_key, required_branch, required_commit, required_repo
 from pachd.api.service import Call, Service, read, write
 from pachd.api.strip import strip_branch
 from pachd.auth import activation
@@ -124,6 +124,8 @@ class Branches:
 
     @write(transactional="create_branch")
     def CreateBranch(self, txn: Txn, request: pfs_pb2.CreateBranchRequest, call: Call) -> None:
+        if request.head.id or request.head.branch.name:
+            required_commit(request, "head")
         required_branch(request)
         transactions.create_branch(txn, request)
 

@@ -38,6 +38,16 @@ def test_what_a_request_lacks(client: Client) -> None:
             "check old file commit: commit cannot be nil",
         ),
         (
+            client.pfs.StartCommit,
+            pfs_pb2.StartCommitRequest(branch=good.commit.branch, parent=nowhere.commit),
+            "commit must have a repo",
+        ),
+        (
+            client.pfs.CreateBranch,
+            pfs_pb2.CreateBranchRequest(branch=good.commit.branch, head=nowhere.commit),
+            "commit must have a repo",
+        ),
+        (
             client.pfs.ListCommit,
             pfs_pb2.ListCommitRequest(repo=good.commit.repo, to=nowhere.commit),
             "commit must have a repo",
