@@ -1,5 +1,6 @@
 """The command `mount-server`: Pachyderm repos as directories, over FUSE and an HTTP API."""
 
+import gc
 import ipaddress
 import logging
 import os
@@ -25,6 +26,7 @@ from mount_server.source import Source
 from mount_server.vfs import Vfs
 
 SWITCH_INTERVAL = 0.001  # seconds
+GARBAGE = 10_000  # new objects after which Python looks for cycles: what is staged is many objects, and no cycle
 
 _SPEC = re.compile(
     r"(?:(?P<project>[^/@:=+]+)/)?(?P<repo>[^/@:=+]+)(?:@(?P<branch>[^=:+]+))?(?:=(?P<commit>[0-9a-f]+))?(?::(?P<path>[^+]*))?(?P<mode>\+w)?\Z"
@@ -172,6 +174,7 @@ def _serve(
         signal.signal(number, lambda *_: stop.set())
     # a read passes through four threads: none of them may keep the others waiting for Python's 5 ms
     sys.setswitchinterval(SWITCH_INTERVAL)
+    gc.set_threshold(GARBAGE)
     mounts = Mounts(state, address, connect, mount_dir)
     prepare(mounts)
     fuse = FuseMount(Vfs(mounts), mount_dir, on_end=stop.set, allow_other=allow_other)

@@ -61,7 +61,9 @@ class Loop:
         self._parked: deque[None] = deque()  # one token per thread that waits for its turn
         self._threads: list[threading.Thread] = []
         self._awake, self._over = threading.Event(), threading.Event()
-        self._misses, self._rest_until = 0, 0.0
+        self._misses = 0
+        # with one CPU, looking would keep off it whoever makes the requests
+        self._rest_until = 0.0 if len(os.sched_getaffinity(0)) > 1 else float("inf")
 
     def run(self) -> None:
         """Serve until the file system is unmounted."""

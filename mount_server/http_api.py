@@ -1,6 +1,6 @@
 """The HTTP API: the routes and bodies of Pachyderm's mount server, and staging, status and history beside them.
 
-Thin: a request becomes one call on `manager.Mounts`, a domain error one status and a JSON body.
+Thin: a request becomes one call on `manager.Mounts`; `http_errors` answers domain errors.
 """
 
 import base64
@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -22,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mount_server import errors
 from mount_server.datums import Datums
+from mount_server.http_errors import HANDLERS
 from mount_server.http_models import CommitBody, ConfigBody, MountBody, StageBody, TokenBody, UnmountBody
 from mount_server.manager import MountRequest, Mounts
 from mount_server.metrics import Metrics
@@ -30,28 +30,6 @@ from mount_server.pachd_source import check_certificates
 from mount_server.source import CommitRef, Source
 
 log = logging.getLogger(__name__)
-
-STATUS: dict[type[errors.MountError], int] = {
-    errors.NotFound: 404,
-    errors.AlreadyExists: 409,
-    errors.NotADirectory: 400,
-    errors.IsADirectory: 400,
-    errors.NotEmpty: 409,
-    errors.ReadOnly: 403,
-    errors.IllegalName: 400,
-    errors.InvalidRequest: 400,
-    errors.NameInUse: 409,
-    errors.HeadMoved: 409,
-    errors.Conflict: 409,
-    errors.TimedOut: 504,
-    errors.Unreachable: 503,
-    errors.Denied: 403,
-    errors.Unauthenticated: 401,
-    errors.NoSpace: 507,
-    errors.NotSupported: 501,
-    errors.NotImplementedHere: 501,
-    errors.PachdFailed: 502,
-}
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -362,7 +340,7 @@ def make_app(mounts: Mounts, metrics: Metrics, token: str | None) -> ASGIApp:
     """The ASGI application. With a token, every request but `/health` has to bear it."""
     app = Starlette(
         routes=Api(mounts, metrics).routes(),
-        exception_handlers={errors.MountError: _domain_error, HTTPException: _http_error, Exception: _bug},
+        exception_handlers=HANDLERS,
     )
     app.router.redirect_slashes = False
     return _Guard(app, token) if token else app
@@ -411,20 +389,3 @@ def _lines(documents: Iterator[dict[str, Any]] | Any) -> Iterator[bytes]:
 def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield first
     yield from rest
-
-
-async def _domain_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, errors.MountError)
-    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
-    return JSONResponse({"error": str(error), "code": error.code}, status)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = {404: "no_such_route", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    text = f"{request.method} {request.url.path}: {error.detail}"
-    return JSONResponse({"error": text, "code": code}, error.status_code, headers=dict(error.headers or {}))
-
-
-async def _bug(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": f"internal error: {type(error).__name__}: {error}", "code": "internal"}, 500)

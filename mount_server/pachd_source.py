@@ -7,30 +7,26 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any, cast
 
-from google.protobuf import wrappers_pb2
 from google.protobuf.json_format import MessageToDict
 from grpclib.const import Status
 
 from mount_server import errors
+from mount_server.pachd_messages import commit_of, file_of, info_of, repo_of, requests_of, rights_of, value_of
 from mount_server.source import (
     Branch,
     Change,
     CommitInfo,
     CommitRef,
-    Copy,
     DatumFile,
-    Delete,
     Difference,
     Entry,
     Piece,
-    Put,
     RepoInfo,
 )
 from mount_server.waiting import about_to_wait
 from pachd.client import Client, RpcError
 from pachd.proto import auth_pb2, metadata_pb2, pfs_pb2, pps_pb2
 
-PIECE = 1 << 20  # bytes per add_file message; pachd takes up to 20 MiB
 CALL_TIMEOUT = 30.0
 STREAM_TIMEOUT = 3600.0
 PATIENCE = 60.0  # seconds without a word from pachd after which whoever reads files is told so
@@ -101,16 +97,16 @@ class PachdSource:
             found = []
             for info in self._client.pfs.ListRepo(pfs_pb2.ListRepoRequest(type="user"), timeout=CALL_TIMEOUT):
                 branches = tuple(sorted(branch.name for branch in info.branches))
-                found.append(RepoInfo(info.repo.project.name, info.repo.name, branches, _authorization(info)))
+                found.append(RepoInfo(info.repo.project.name, info.repo.name, branches, rights_of(info)))
             return found
 
     def has_repo(self, project: str, repo: str) -> str:
-        request = pfs_pb2.InspectRepoRequest(repo=_repo(project, repo))
+        request = pfs_pb2.InspectRepoRequest(repo=repo_of(project, repo))
         with _translated():
-            return _authorization(self._client.pfs.InspectRepo(request, timeout=CALL_TIMEOUT))
+            return rights_of(self._client.pfs.InspectRepo(request, timeout=CALL_TIMEOUT))
 
     def branch(self, project: str, repo: str, branch: str) -> Branch:
-        name = pfs_pb2.Branch(repo=_repo(project, repo), name=branch)
+        name = pfs_pb2.Branch(repo=repo_of(project, repo), name=branch)
         with _translated():
             info = self._client.pfs.InspectBranch(pfs_pb2.InspectBranchRequest(branch=name), timeout=CALL_TIMEOUT)
         head = id_ = info.head.id
@@ -129,11 +125,11 @@ class PachdSource:
         known = self._finished.get(ref)
         if known is not None:
             return known
-        request = pfs_pb2.InspectCommitRequest(commit=_commit(ref))
+        request = pfs_pb2.InspectCommitRequest(commit=commit_of(ref))
         if wait:
             request.wait = pfs_pb2.FINISHED
         with _translated():
-            info = _info(self._client.pfs.InspectCommit(request, timeout=STREAM_TIMEOUT if wait else CALL_TIMEOUT))
+            info = info_of(self._client.pfs.InspectCommit(request, timeout=STREAM_TIMEOUT if wait else CALL_TIMEOUT))
         if info.finished:
             with self._lock:
                 while len(self._finished) >= 1000:
@@ -142,14 +138,14 @@ class PachdSource:
         return info
 
     def count_commits(self, project: str, repo: str, older: str, newer: str, limit: int) -> int:
-        request = pfs_pb2.ListCommitRequest(repo=_repo(project, repo), number=limit, all=True)
-        getattr(request, "from").CopyFrom(_commit(CommitRef(project, repo, older)))
-        request.to.CopyFrom(_commit(CommitRef(project, repo, newer)))
+        request = pfs_pb2.ListCommitRequest(repo=repo_of(project, repo), number=limit, all=True)
+        getattr(request, "from").CopyFrom(commit_of(CommitRef(project, repo, older)))
+        request.to.CopyFrom(commit_of(CommitRef(project, repo, newer)))
         with _translated():
             return sum(1 for _ in self._client.pfs.ListCommit(request, timeout=CALL_TIMEOUT))
 
     def children(self, commit: CommitRef, directory: str) -> dict[str, Entry]:
-        request = pfs_pb2.ListFileRequest(file=_file(commit, directory))
+        request = pfs_pb2.ListFileRequest(file=file_of(commit, directory))
         listing: dict[str, Entry] = {}
         start = len(directory) + 2 if directory else 1
         with _translated():
@@ -165,21 +161,21 @@ class PachdSource:
 
     def walk(self, commit: CommitRef, glob: str) -> Iterator[tuple[str, Entry]]:
         with _translated():
-            request = pfs_pb2.GlobFileRequest(commit=_commit(commit), pattern=glob)
+            request = pfs_pb2.GlobFileRequest(commit=commit_of(commit), pattern=glob)
             for path, entry in self._entries(self._client.pfs.GlobFile(request, timeout=STREAM_TIMEOUT)):
                 if not entry.is_dir:
                     yield path[1:], entry
 
     def read(self, commit: CommitRef, path: str, offset: int, size: int) -> Iterator[Piece]:
         with _translated():
-            request = pfs_pb2.GetFileRequest(file=_file(commit, path), offset=offset)
+            request = pfs_pb2.GetFileRequest(file=file_of(commit, path), offset=offset)
             replies = self._client.pfs.GetFile(request, timeout=STREAM_TIMEOUT)
             replies.patience = PATIENCE
             left = size
             try:
                 for batch in replies.batches():
                     for message in batch:
-                        data = _value(message)
+                        data = value_of(message)
                         if size:
                             if len(data) >= left:
                                 yield data[:left]
@@ -191,7 +187,7 @@ class PachdSource:
 
     def read_directory(self, commit: CommitRef, directory: str) -> Iterator[tuple[str, bytes]]:
         with _translated():
-            request = pfs_pb2.GetFileRequest(file=_file(commit, f"{directory}/*" if directory else "*"))
+            request = pfs_pb2.GetFileRequest(file=file_of(commit, f"{directory}/*" if directory else "*"))
             replies = self._client.pfs.GetFileTAR(request, timeout=STREAM_TIMEOUT)
             replies.patience = PATIENCE
             try:
@@ -214,7 +210,7 @@ class PachdSource:
                 if limit and len(found) >= limit:
                     break
             return found
-        request = pfs_pb2.DiffFileRequest(new_file=_file(new, ""), old_file=_file(old, ""))
+        request = pfs_pb2.DiffFileRequest(new_file=file_of(new, ""), old_file=file_of(old, ""))
         with _translated():
             replies = self._client.pfs.DiffFile(request, timeout=STREAM_TIMEOUT)
             try:
@@ -235,7 +231,7 @@ class PachdSource:
 
     def matching(self, commit: CommitRef, glob: str) -> Iterator[str]:
         with _translated():
-            request = pfs_pb2.GlobFileRequest(commit=_commit(commit), pattern=glob)
+            request = pfs_pb2.GlobFileRequest(commit=commit_of(commit), pattern=glob)
             for path, _ in self._entries(self._client.pfs.GlobFile(request, timeout=STREAM_TIMEOUT)):
                 yield path.strip("/")
 
@@ -250,7 +246,7 @@ class PachdSource:
                 yield info.datum.id, files
 
     def history(self, project: str, repo: str, commit: str, path: str, limit: int) -> Iterator[CommitInfo]:
-        start = _commit(CommitRef(project, repo, commit))
+        start = commit_of(CommitRef(project, repo, commit))
         request = pfs_pb2.FindCommitsRequest(start=start, file_path="/" + path, limit=limit)
         with _translated():
             for reply in self._client.pfs.FindCommits(request, timeout=STREAM_TIMEOUT):
@@ -258,7 +254,7 @@ class PachdSource:
                     yield self.commit(project, repo, reply.found_commit.id)
 
     def start(self, project: str, repo: str, branch: str, description: str) -> CommitInfo:
-        name = pfs_pb2.Branch(repo=_repo(project, repo), name=branch)
+        name = pfs_pb2.Branch(repo=repo_of(project, repo), name=branch)
         request = pfs_pb2.StartCommitRequest(branch=name, description=description)
         with _translated():
             commit = self._client.pfs.StartCommit(request, timeout=CALL_TIMEOUT)
@@ -266,7 +262,7 @@ class PachdSource:
 
     def fill(self, commit: CommitRef, changes: Iterator[Change]) -> None:
         with _translated():
-            self._client.pfs.ModifyFile(_requests(commit, changes), timeout=STREAM_TIMEOUT)
+            self._client.pfs.ModifyFile(requests_of(commit, changes), timeout=STREAM_TIMEOUT)
 
     def describe(self, commit: CommitRef, metadata: Mapping[str, str]) -> None:
         repo = pfs_pb2.RepoPicker.RepoName(
@@ -281,7 +277,7 @@ class PachdSource:
             self._client.metadata.EditMetadata(metadata_pb2.EditMetadataRequest(edits=[edit]), timeout=CALL_TIMEOUT)
 
     def finish(self, commit: CommitRef, description: str) -> CommitInfo:
-        request = pfs_pb2.FinishCommitRequest(commit=_commit(commit), description=description)
+        request = pfs_pb2.FinishCommitRequest(commit=commit_of(commit), description=description)
         with _translated():
             self._client.pfs.FinishCommit(request, timeout=STREAM_TIMEOUT)
         return self.commit(*commit, wait=True)
@@ -339,17 +335,6 @@ class PachdSource:
             replies.close()
 
 
-def _value(message: bytes) -> Piece:
-    """The bytes of an encoded BytesValue, without copying them: a tag, a length in groups of 7 bits, the bytes."""
-    if message[:1] != b"\x0a":
-        value: bytes = wrappers_pb2.BytesValue.FromString(message).value
-        return value
-    at = 1
-    while message[at] & 0x80:
-        at += 1
-    return memoryview(message)[at + 1 :]
-
-
 class _Pipe:
     """A stream of messages as the file object that tarfile reads."""
 
@@ -368,60 +353,6 @@ class _Pipe:
         data = b"".join(parts)
         self._rest = data[size:]
         return data[:size]
-
-
-def _requests(commit: CommitRef, changes: Iterable[Change]) -> Iterator[pfs_pb2.ModifyFileRequest]:
-    request = pfs_pb2.ModifyFileRequest
-    yield request(set_commit=_commit(commit))
-    for change in changes:
-        path = "/" + change.path
-        if isinstance(change, Delete):
-            yield request(delete_file=pfs_pb2.DeleteFile(path=path))
-        elif isinstance(change, Copy):
-            source = _file(change.source, change.source_path)
-            yield request(copy_file=pfs_pb2.CopyFile(dst=path, src=source))
-        else:
-            yield from _put(path, change)
-
-
-def _put(path: str, change: Put) -> Iterator[pfs_pb2.ModifyFileRequest]:
-    if change.replace:
-        yield pfs_pb2.ModifyFileRequest(delete_file=pfs_pb2.DeleteFile(path=path))
-    empty = True
-    for data in change.data:
-        for at in range(0, len(data), PIECE):
-            add = pfs_pb2.AddFile(path=path)
-            add.raw.value = data if len(data) <= PIECE else data[at : at + PIECE]
-            yield pfs_pb2.ModifyFileRequest(add_file=add)
-            empty = False
-    if empty:
-        yield pfs_pb2.ModifyFileRequest(add_file=pfs_pb2.AddFile(path=path))
-
-
-def _authorization(info: pfs_pb2.RepoInfo) -> str:
-    if not info.HasField("auth_info"):
-        return "off"
-    allowed = {auth_pb2.Permission.Name(p) for p in info.auth_info.permissions}
-    return "write" if "REPO_WRITE" in allowed else "read" if "REPO_READ" in allowed else "none"
-
-
-def _repo(project: str, repo: str) -> pfs_pb2.Repo:
-    return pfs_pb2.Repo(name=repo, type="user", project=pfs_pb2.Project(name=project))
-
-
-def _commit(ref: CommitRef) -> pfs_pb2.Commit:
-    return pfs_pb2.Commit(repo=_repo(ref.project, ref.repo), id=ref.id)
-
-
-def _file(ref: CommitRef, path: str) -> pfs_pb2.File:
-    return pfs_pb2.File(commit=_commit(ref), path="/" + path)
-
-
-def _info(info: pfs_pb2.CommitInfo) -> CommitInfo:
-    finished = info.finished.seconds * 1_000_000_000 + info.finished.nanos
-    started = info.started.seconds * 1_000_000_000 + info.started.nanos
-    parent, branch = info.parent_commit.id, info.commit.branch.name
-    return CommitInfo(info.commit.id, parent, branch, started, finished, info.error, info.description)
 
 
 def check_certificates(text: str) -> None:

@@ -305,6 +305,32 @@ def test_many_slow_readers_and_a_writer(world: World, labels: Path, monkeypatch:
     assert sum(thread.name.startswith("fuse") for thread in threading.enumerate()) <= 13
 
 
+@pytest.mark.parametrize("size", [10, 300_000])  # one waits without saying so, of the other somebody is told
+def test_others_are_served_while_one_waits(
+    world: World, labels: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    world.source.make_repo("slow", {"f": b"x" * size})
+    folder = world.mount("slow", mode="ro")
+    assert os.listdir(folder) == ["f"]
+    read, asked, go_on = world.source.read, threading.Event(), threading.Event()
+
+    def held(*arguments: object) -> Iterator[bytes]:
+        asked.set()
+        assert go_on.wait(120)
+        return read(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(world.source, "read", held)
+    with subprocess.Popen(["cat", folder / "f"], stdout=subprocess.PIPE) as reader:
+        try:
+            assert asked.wait(120)
+            for i in range(20):
+                (labels / f"written{i}").write_text(str(i))
+                assert (labels / f"written{i}").read_text() == str(i)
+        finally:
+            go_on.set()
+        assert reader.communicate(timeout=120)[0] == b"x" * size
+
+
 def test_many_writers_at_once(world: World, labels: Path) -> None:
     code = "import sys\nfor i in range(200):\n open(f'{sys.argv[1]}/{sys.argv[2]}-{i}', 'w').write(sys.argv[2] * i)"
     writers = [subprocess.Popen([sys.executable, "-c", code, str(labels), str(n)]) for n in range(6)]
