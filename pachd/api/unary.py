@@ -46,7 +46,7 @@ class Call(NamedTuple):
     def answer(self, message: bytes) -> None:
         """Send the reply. Nothing happens when the client is gone."""
         body = b"\0" + len(message).to_bytes(4, "big") + message
-        self.connection.reply(self.stream, body, _trailers(OK, ""))
+        self.connection.reply(self.stream, body, _ALL_WELL)
 
     def fail(self, status: int, words: str) -> None:
         """Send an error instead."""
@@ -79,6 +79,9 @@ def _trailers(status: int, words: str) -> bytes:
         )
         found += _literal(b"grpc-message", quoted.encode())
     return found
+
+
+_ALL_WELL = _trailers(OK, "")
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:

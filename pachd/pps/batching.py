@@ -7,11 +7,10 @@ What a datum left is written down while the code works on the next.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pachd.errors import FailedPrecondition
 from pachd.pps import sandbox, staging
@@ -20,7 +19,9 @@ from pachd.pps.logs import DatumOutput
 from pachd.pps.meta import Stats
 from pachd.pps.outcome import Batch
 from pachd.pps.sandbox import Failed, Killed
+from pachd.pps.todo import Todo
 from pachd.pps.worker import Setting, Worker
+from pachd.store import contents
 
 
 class Calls(Protocol):
@@ -52,8 +53,22 @@ Serve = Callable[[Callable[[], Any]], Calls]  # starts a service; the argument g
 _SHORT = 0.1  # seconds; a datum that takes longer is no reason to hold on to a snapshot
 
 
+class _Ready(NamedTuple):
+    """A datum that is held, with its variables, its `.env`, what was put ready for it and how long that took."""
+
+    datum: Datum
+    own: dict[str, str]
+    env: bytes
+    staged: staging.Staged | None
+    pinned: list[int]
+    seconds: float
+
+
 class BatchWorker(Worker):
-    """A worker whose code stays alive over many datums."""
+    """A worker whose code stays alive over many datums.
+
+    While the code works on a datum the next one's files are put ready, and the one's before are done away with.
+    """
 
     def __init__(
         self, name: str, setting: Setting, box: sandbox.Box, flush: Callable[[Batch], None], serve: Serve | None
@@ -65,6 +80,9 @@ class BatchWorker(Worker):
         self._output: DatumOutput | None = None
         self._waiting = False  # the code is inside NextDatum
         self._env: dict[str, str] = {}
+        self._todo = Todo(())
+        self._ready: _Ready | None = None
+        self._layout.spare.defers = True
         self._unrecorded: list[tuple[Datum, bytes, staging.Staged, Stats, str, str]] = []
 
     def record(self, datum: Datum, env: bytes, staged: staging.Staged, stats: Stats, state: str, reason: str) -> None:
@@ -82,21 +100,72 @@ class BatchWorker(Worker):
         self._settle()
         super().flush()
 
-    def work(self, todo: queue.SimpleQueue[Datum]) -> None:
+    def next(self, todo: Todo) -> Datum | None:
+        if self._ready is None:
+            return todo.take()
+        todo.begin()
+        return self._ready.datum
+
+    def _put_ready(self) -> None:
+        """Hold the next datum and put its files where `stage` finds them."""
+        self._layout.tidy()
+        datum = self._todo.hold()
+        if datum is None:
+            return
+        began = time.monotonic()
+        own = staging.environment(datum, self._setting.job.id)
+        ready = _Ready(datum, own, staging.env_file(own), None, [], 0.0)
+        self._ready = ready
+        try:
+            staged = staging.stage_ahead(self._layout, datum, ready.env, self.reader.snapshot(), self.reader.tree)
+        except OSError:  # where it is staged again it says so
+            staged = None
+        if staged is None:
+            self._give_back()
+        else:
+            taken = time.monotonic() - began
+            self._ready = ready._replace(staged=staged, pinned=self.pin(staged), seconds=taken)
+
+    def _give_back(self) -> None:
+        """Let another worker have the datum that is held: this one's takes longer."""
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            contents.shared(self._setting.store).unpin(ready.pinned)
+            self._todo.give_back(ready.datum)
+
+    def stage(self, datum: Datum, env: bytes, stats: Stats) -> None:
+        ready, self._ready = self._ready, None
+        if ready is None or ready.staged is None:
+            super().stage(datum, env, stats)
+            return
+        began = time.monotonic()
+        self._pinned.append(ready.pinned)
+        self._pipes.close()
+        staging.enter(self._layout, datum, ready.staged, not self._setting.details.s3_out)
+        self._staged = ready.staged
+        stats.download_bytes = ready.staged.size
+        stats.download_time = ready.seconds + time.monotonic() - began
+
+    def work(self, todo: Todo) -> None:
         if self._serve is None:
             raise FailedPrecondition("this pachd runs without a worker service: datum_batching is not possible")
+        self._todo = todo
         self._calls = self._serve(self.status)
         self._env = {**self._setting.env, "PPS_WORKER_GRPC_PORT": str(self._calls.port)}
         try:
             super().work(todo)
         finally:
+            self._give_back()
             self._end_code()
             self._calls.close()
 
     def process(self, datum: Datum) -> None:
         setting = self._setting
-        own = staging.environment(datum, setting.job.id)
-        env_file = staging.env_file(own)
+        if self._ready is not None:
+            own, env_file = self._ready.own, self._ready.env
+        else:
+            own = staging.environment(datum, setting.job.id)
+            env_file = staging.env_file(own)
         self.current = (datum, time.time_ns())
         transform = setting.details.transform
         stats, reason, recovered = Stats(), "", False
@@ -115,6 +184,7 @@ class BatchWorker(Worker):
                 self.current = None
                 return
             except Failed as problem:
+                self._give_back()
                 stats.process_time = time.monotonic() - began
                 reason = str(problem)
                 if self._restart.is_set():
@@ -140,6 +210,7 @@ class BatchWorker(Worker):
         assert self._calls is not None
         self._calls.give([f"{name}={value}" for name, value in own.items()])
         self._settle()
+        self._put_ready()
         error = self._answer(deadline, asking=False)
         if error:
             raise Failed(error)
@@ -168,6 +239,7 @@ class BatchWorker(Worker):
             short = _SHORT if deadline is None else min(_SHORT, max(0.0, deadline - time.monotonic()))
             return self._calls.next(short)
         except TimeoutError:
+            self._give_back()
             self.flush()
         while True:
             error = self._calls.next(None if deadline is None else max(0.0, deadline - time.monotonic()))

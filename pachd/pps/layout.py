@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from pachd.pps.spare import Spare
 
 _SCRATCH = ".scratch"
 ENV = ".env"
+_TICK = 100_000_000  # ns; file systems give changes that are nearer to each other the same time
 _T = TypeVar("_T")
 
 
@@ -30,6 +32,10 @@ class Layout:
         self.spare = Spare(pfs.parent / "spare")
         self.folder = ""  # of the datum, on this machine
         self._parts: tuple[str, ...] = ()  # the directories from `/pfs` down to it
+        self.ahead = f"{pfs.parent}/ahead"  # a folder of this machine in which the next datum's files are put ready
+        self._emptied: set[str] | None = None  # the directories in it, when they are known to be empty
+        self._linked: dict[str, str] = {}
+        self._tidied: dict[str, tuple[int, int]] = {}  # directories that were right: inode, time of the last change
 
     def open(self, datum: str, inputs: set[str], out: bool = True) -> str:
         """Make room for a datum: empty directories of its inputs and for its output, the links to them, and
@@ -39,16 +45,47 @@ class Layout:
             self._parts = (_SCRATCH, uuid.uuid4().hex, datum, "pfs", datum)
             self.folder = os.path.join(self.pfs, *self._parts)
         linked = {name: f"/pfs/{'/'.join(self._parts)}/{name}" for name in inputs | {ENV} | ({"out"} if out else set())}
+        if linked != self._linked or not all(_stamp(path) == stamp for path, stamp in self._tidied.items()):
+            self._make_right(linked)
+        prepare(self.folder, inputs | {"out"}, self.spare)
+        return self.folder
+
+    def _make_right(self, linked: dict[str, str]) -> None:
+        old = time.time_ns() - _TICK
         _guarded(self._tidy_top, self.pfs, linked)
-        path = self.pfs
+        path, above = self.pfs, []
         for part in self._parts:
             if path != self.pfs:
                 _guarded(self._tidy, path, part)
+            above.append(path)
             path = f"{path}/{part}"
             if not os.path.lexists(path):
                 os.mkdir(path)
-        prepare(self.folder, inputs | {"out"}, self.spare)
-        return self.folder
+        # one that changed just now may change again at what is the same time to the file system
+        stamps = {path: _stamp(path) for path in above}
+        known = all(stamp is not None and stamp[1] < old for stamp in stamps.values())
+        self._linked = linked if known else {}
+        self._tidied = {path: stamp for path, stamp in stamps.items() if stamp is not None} if known else {}
+
+    def prepare_ahead(self, inputs: set[str]) -> str:
+        """Make the folder `ahead` hold empty directories of the inputs, and nothing else; returns it."""
+        if inputs != self._emptied:
+            os.makedirs(self.ahead, exist_ok=True)
+            prepare(self.ahead, inputs, self.spare)
+        self._emptied = None
+        return self.ahead
+
+    def enter(self, datum: str, inputs: set[str], entries: set[str], out: bool = True) -> None:
+        """As `open`, with these entries (`<input>/<name>` and `.env`) of what was put ready."""
+        folder, ahead = self.open(datum, inputs, out), self.ahead
+        for name in entries:
+            os.rename(f"{ahead}/{name}", f"{folder}/{name}")
+        self._emptied = inputs
+
+    def tidy(self) -> None:
+        """Empty what was only taken out of the code's sight."""
+        for path in self.spare.aside():
+            _remove(path, self.spare)
 
     def _tidy_top(self, folder: str, linked: dict[str, str]) -> None:
         missing = dict(linked)
@@ -67,7 +104,7 @@ class Layout:
 
     def clear(self) -> None:
         """Make `/pfs` hold an empty directory `out` and nothing else, for code without datums."""
-        self.folder = ""
+        self.folder, self._linked, self._tidied = "", {}, {}
         _guarded(lambda folder, spare: prepare(folder, {"out"}, spare), self.pfs, self.spare)
 
     def out(self) -> str:
@@ -95,13 +132,22 @@ class Layout:
         return self.folder + below
 
 
+def _stamp(folder: str) -> tuple[int, int] | None:
+    """What is another after any change in a directory; None when it is none."""
+    try:
+        info = os.lstat(folder)
+    except OSError:
+        return None
+    return (info.st_ino, info.st_ctime_ns) if stat.S_ISDIR(info.st_mode) else None
+
+
 def prepare(folder: str, names: set[str], spare: Spare) -> None:
     """Make a folder hold these directories, empty, and nothing else."""
     present = set()
     for entry in _entries(folder):
         if entry.name in names and entry.is_dir(follow_symlinks=False):
             present.add(entry.name)
-            _guarded(_empty, entry.path, spare)
+            _guarded(_empty_top, entry.path, spare)
         else:
             _take_away(entry, spare)
     for name in names - present:
@@ -114,10 +160,15 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _take_away(entry: os.DirEntry[str], spare: Spare) -> None:
-    if entry.is_dir(follow_symlinks=False):
-        _remove(entry.path, spare)
-    else:
+    if not entry.is_dir(follow_symlinks=False):
         spare.remove(entry)
+    elif not spare.set_aside(entry.path):
+        _remove(entry.path, spare)
+
+
+def _empty_top(folder: str, spare: Spare) -> None:
+    for entry in _entries(folder):
+        _take_away(entry, spare)
 
 
 def _remove(folder: str, spare: Spare) -> None:
@@ -134,7 +185,10 @@ def _remove(folder: str, spare: Spare) -> None:
 def _empty(folder: str, spare: Spare) -> None:
     """Remove what is in a directory."""
     for entry in _entries(folder):
-        _take_away(entry, spare)
+        if entry.is_dir(follow_symlinks=False):
+            _remove(entry.path, spare)
+        else:
+            spare.remove(entry)
 
 
 def _guarded(change: Callable[[str, _T], None], folder: str, more: _T) -> None:

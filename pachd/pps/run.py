@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from pachd.pps.executor import Executor
 from pachd.pps.outcome import Batch
 from pachd.pps.resident import credentials
 from pachd.pps.sandbox import NotReady
+from pachd.pps.todo import Todo
 from pachd.pps.worker import Killed, Setting, Worker
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Store, Txn, system
@@ -178,10 +178,8 @@ class Run:
             mounts = secrets.provide(snapshot, info, env, self._work)
         job_log = logs.JobLog(logs.path(self.store.path, row["pipeline"], row["id"]))
         setting = Setting(self.store, self.job, info.details, rows, job_log, env, self._out_of_memory)
-        waiting: queue.SimpleQueue[Datum] = queue.SimpleQueue()
-        for datum in left:
-            waiting.put(datum)
         count = min(max(1, info.details.parallelism_spec.constant), len(left))
+        waiting = Todo(left, count)
         boxes = [place.box(self._work / f"{self.pk}-{i}", mounts) for i in range(count)]
         if place.note:
             job_log.write(place.note, None, "pachd", user=False)
@@ -235,7 +233,7 @@ class Run:
             return batching.BatchWorker(name, setting, box, self._flush, self._serve)
         return make(name, setting, box, self._flush)
 
-    def _thread_of(self, worker: Worker, waiting: queue.SimpleQueue[Datum]) -> None:
+    def _thread_of(self, worker: Worker, waiting: Todo) -> None:
         try:
             worker.work(waiting)
         except BaseException as problem:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from pachd.pps.logs import DatumOutput, JobLog
 from pachd.pps.meta import Stats
 from pachd.pps.outcome import Batch
 from pachd.pps.sandbox import Box, Failed, Killed
+from pachd.pps.todo import Todo
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Store, contents
 from pachd.store.tree import Tree
@@ -94,14 +94,10 @@ class Worker:
         self.cancelled = False
         self.current: tuple[Datum, int] | None = None  # and when it began, ns
 
-    def work(self, todo: queue.SimpleQueue[Datum]) -> None:
+    def work(self, todo: Todo) -> None:
         """Process datums until there are none; what is done is flushed as it comes. Raises Killed when cancelled."""
         try:
-            while True:
-                try:
-                    datum = todo.get_nowait()
-                except queue.Empty:
-                    break
+            while (datum := self.next(todo)) is not None:
                 self.process(datum)
             self.flush()
         finally:
@@ -109,6 +105,10 @@ class Worker:
             self.reader.release()
             self._batch.close()
             self._unpin(0)
+
+    def next(self, todo: Todo) -> Datum | None:
+        """Take a datum; None when there are no more."""
+        return todo.take()
 
     def cancel(self) -> None:
         """Stop for good."""
@@ -194,12 +194,16 @@ class Worker:
         self._staged = staging.stage(
             self._layout, datum, env, snapshot, self.reader.tree, not self._setting.details.s3_out
         )
-        pinned = [container for _, entry in self._staged.files for container in contents.containers_of(entry[3])]
-        contents.shared(self._setting.store).pin(pinned)
-        self._pinned.append(pinned)
+        self._pinned.append(self.pin(self._staged))
         self._pipes = Pipes(self._setting.store, self._staged.pipes)
         stats.download_bytes = self._staged.size
         stats.download_time = time.monotonic() - began
+
+    def pin(self, staged: staging.Staged) -> list[int]:
+        """Keep what a datum read until that is written down; the containers, which must be unpinned."""
+        found = [container for _, entry in staged.files for container in contents.containers_of(entry[3])]
+        contents.shared(self._setting.store).pin(found)
+        return found
 
     def _run(self, cmd: list[str], stdin: list[str], env: dict[str, str], output: Callable[[bytes], None]) -> None:
         self.reader.release()
@@ -228,7 +232,14 @@ class Worker:
             self.record(datum, env, self._staged, stats, meta.PROCESSED, "")
 
     def drop(self, datum: Datum, env: bytes, stats: Stats, reason: str, recovered: bool) -> None:
-        """Record a datum that failed all its tries; its outputs are lost."""
+        """Record a datum that failed all its tries; what it put out is kept in the meta repo alone."""
+        box = self._sandbox
+        try:
+            left = staging.collect(self._layout, box.tmp, self._setting.store.path, box.of_host)
+        except (Failed, OSError):  # the reason of the first failure is what counts
+            left = []
+        with self._writing:
+            self._batch.add_outputs(datum.id, left, good=False)
         if recovered:
             self.record(datum, env, self._staged, stats, meta.RECOVERED, "")
         else:
