@@ -39,13 +39,12 @@ def info(txn: Snapshot, row: sqlite3.Row, details: bool = True, inspect: bool = 
         return found
     found.details.created_at.FromNanoseconds(row["created"])
     found.details.updated_at.FromNanoseconds(row["updated"])
-    if row["state"] not in (pipelines.PAUSED, pipelines.STANDBY):
-        if row["workers_started"]:
-            found.details.workers_started_at.FromNanoseconds(row["workers_started"])
-        if inspect:
-            found.details.workers_requested = found.parallelism
-            if row["state"] == pipelines.RUNNING:
-                found.details.workers_available = found.parallelism
+    if inspect:
+        found.details.workers_requested = found.parallelism
+        if row["state"] == pipelines.RUNNING:
+            found.details.workers_available = found.parallelism
+    if row["workers_started"] and row["state"] not in (pipelines.PAUSED, pipelines.STANDBY):
+        found.details.workers_started_at.FromNanoseconds(row["workers_started"])
     return found
 
 

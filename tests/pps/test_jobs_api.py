@@ -512,3 +512,11 @@ def test_a_secret_of_another_suite_is_refused(client: Client) -> None:
     document = {"metadata": {"name": "foreign", "labels": {"suite": "other"}}, "data": {}}
     with pytest.raises(RpcError, match="invalid suite label set on secret: suite=other"):
         client.pps.CreateSecret(pps_pb2.CreateSecretRequest(file=json.dumps(document).encode()))
+
+
+def test_a_stopped_pipeline_says_how_many_workers_it_would_have(client: Client) -> None:
+    create(client, "halted", "true", input=glob("many"), parallelism_spec={"constant": 2})
+    client.pps.StopPipeline(pps_pb2.StopPipelineRequest(pipeline=pipeline("halted")))
+    details = inspect(client, "halted").details
+    assert (details.workers_requested, details.workers_available) == (2, 0)
+    delete(client, "halted")
