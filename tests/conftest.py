@@ -19,7 +19,7 @@ LEFT = pytest.StashKey[list[str]]()
 def pytest_configure(config: pytest.Config) -> None:
     """Mark what this run starts; being told to end is as good as Ctrl-C: what was started is stopped."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if config.pluginmanager.has_plugin("dsession"):
+    if config.pluginmanager.has_plugin("xdist"):
         from xdist.workermanage import NodeManager
 
         NodeManager.EXIT_TIMEOUT = 60  # seconds after Ctrl-C in which workers may stop their servers

@@ -19,7 +19,7 @@ def run(*command: str, **env: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", *command],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         cwd=ROOT,
         env={**os.environ, **env},
     )

@@ -21,7 +21,7 @@ from tests.processes import Pachd, running
 
 SECONDS = float(os.environ.get("HOWDAH_FUZZ_SECONDS", "60"))
 SEED = int(os.environ.get("HOWDAH_FUZZ_SEED", str(int(time.time()))))
-PATIENCE = 20.0  # seconds after which a call hangs; a busy machine gets its time
+PATIENCE = 60.0  # seconds after which a call hangs; a busy machine gets its time
 # Calls that may wait for something to happen, as their clients expect.
 WAITING = {"SubscribeCommit", "SubscribeJob", "InspectCommit", "InspectCommitSet", "InspectJob", "InspectJobSet"}
 WAITING |= {"GetLogs", "GetKubeEvents", "QueryLoki", "RunPFSLoadTest", "RunPFSLoadTestDefault", "RunLoadTest"}
