@@ -199,7 +199,12 @@ def run(folder: Path, quick: bool = False) -> list[Row]:
 
         for count in (small // 10, middle, large):
             repo = f"tree-{count}"
+            peak_memory(folder / "data", reset=True)
             fill(client, repo, count, 1200 if count < large else 120)
+            if count == large:
+                rows.append(
+                    row(f"memory of pachd while it commits {count} files", peak_memory(folder / "data"), "MB", 300)
+                )
             rows.append(row(f"one changed file among {count}, until finished", change_one(client, repo), "s", 0.015))
             if count >= middle:
                 rows.append(row(f"diff of one change among {count}", diff_one(client, repo), "s", 0.005))
