@@ -69,6 +69,23 @@ def test_it_is_asked_for_and_taken(store: Store) -> None:
     assert not shared(store).pins
 
 
+def test_contents_in_packs(store: Store) -> None:
+    big = bytes(range(256)) * 30_000
+    with filled(store, FILES) as modification:
+        modification.append("/big", big)
+        modification.append("/small", b"1")
+        modification.append("/big", b"2")  # joined from the pack, before a transaction has named it
+        made = modification.make_ahead(MASTER)
+        collect.garbage(store)
+        write(store, modification)
+        made.close()
+    collect.garbage(store)
+    assert contents(store) == made_of(FILES) | {"/big": big + b"2", "/small": b"1"}
+    with store.read() as txn:
+        assert txn.db.execute("SELECT count(*) FROM container WHERE data IS NULL").fetchone()[0] == 1
+        assert list(collect.check(txn, rehash=True)) == []
+
+
 def test_a_head_that_has_moved_asks_again(store: Store) -> None:
     with filled(store, FILES) as modification:
         modification.make_ahead(MASTER)
