@@ -268,7 +268,9 @@ def _of_repo(txn: Snapshot, repo_pk: int | None, request: pfs_pb2.ListCommitRequ
     if request.HasField("started_time"):
         where.append(f"started {compare} ?")
         values.append(min(request.started_time.ToNanoseconds(), 2**63 - 1))
-    together = "started, pk DESC" if request.reverse else f"pk {order}"  # one transaction's: the newest always first
+    together = (
+        "started, pk DESC" if request.reverse and repo_pk is None else f"pk {order}"
+    )  # one transaction's: the newest always first
     found = txn.db.execute(f"SELECT pk FROM commits WHERE {' AND '.join(where)} ORDER BY {together}", values)
     return (refs.commit_row(txn, row["pk"]) for row in found.fetchall())
 
