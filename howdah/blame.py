@@ -97,7 +97,7 @@ def _versions(
     try:
         infos = [commit_info(client, found) for found in _find_commits(client, head, path)]
     except RpcError as e:
-        if e.code not in (Status.UNIMPLEMENTED, Status.UNKNOWN):
+        if e.code not in (Status.UNIMPLEMENTED, Status.UNKNOWN, Status.UNAVAILABLE):  # the last: it is still open
             raise
         infos = list(ancestors(client, head))
     before: tuple[pfs_pb2.CommitInfo, bytes | None] | None = None
