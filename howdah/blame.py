@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import click
 from grpclib.const import Status
 
 from howdah.pachyderm import Problem, ancestors, commit_info, describe_commit, is_missing, read, show_repo
@@ -23,7 +24,7 @@ def blame(client: Client, ref: pfs_pb2.File, labels: str = LABELS) -> dict[str, 
     :raises Problem: no such repo, branch or path; or a path that was never labelled.
     """
     if not ref.path.strip("/"):
-        raise Problem("name a path: howdah blame labels@master:/cats/001.jpg")
+        raise click.UsageError("name a path: howdah blame labels@master:/cats/001.jpg")
     commit, path = _find(client, ref, labels)
     history: list[dict[str, Any]] = []
     newer: dict[str, Any] | None = None

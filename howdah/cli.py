@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 it failed (one sentence says why), 2 the command line is w
 import functools
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,23 @@ def sentence(error: Exception, address: str) -> str:
         return f"{first}. Is it running? Start it with `howdah up`, or name another with --pachd-address."
     if isinstance(error, RpcError) and error.code in (Status.UNAUTHENTICATED, Status.PERMISSION_DENIED):
         return f"{first}. Give a token with --token or PACH_TOKEN."
-    return first
+    for steps, words in _PLAINER:
+        first = re.sub(steps, words, first)
+    return f"{first}. `howdah status` shows what there is." if first.endswith("not found") else first
+
+
+# A server's error begins with the steps that led to it; a person wants to know what there is not.
+_PLAINER = (
+    (r"^(?:pick commit tx: |picking commit: |commit \S+@\S* not found: (?=repo|branch|picking))+", ""),
+    (r'^branch "(\S+)" not found in repo (\S+)$', r"branch \2@\1 not found"),
+    (r"^(?:[a-z ]+: )?repo \(id=\d+, project=(\S+), name=(\S+), type=user\) not found.*", r"repo \1/\2 not found"),
+    (r"^(?:[a-z ]+: )?branch \(id=\d+, branch=(\S+)\) not found.*", r"branch \1 not found"),
+)
 
 
 @question("status", "  howdah status\n  howdah status --pachd-address grpc://cluster.example:30650 --json")
 def status(client: Any) -> Any:
-    """Show the repos with their heads, and the pipelines with their last jobs."""
+    """Show repos with their heads, pipelines with their last jobs."""
     from howdah import show
     from howdah.status import status as ask
 
@@ -185,12 +197,13 @@ _PACHD = [
     click.option("--pachd-ca-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
                  envvar="PACHD_CA_FILE", help="Certificates to trust with grpcs.  [env: PACHD_CA_FILE]"),
 ]  # fmt: skip
+_PORT = click.IntRange(1, 65535)
 _SERVICES = [
     click.option("--mount-dir", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
                  help="Where repos are seen as files.  [default: DATA/pfs]"),
-    click.option("--pachd-port", default=30650, show_default=True, help="Port of the embedded pachd."),
-    click.option("--mount-port", default=9002, show_default=True, help="Port of the mount server."),
-    click.option("--label-studio-port", default=8080, show_default=True, help="Port of Label Studio."),
+    click.option("--pachd-port", type=_PORT, default=30650, show_default=True, help="Port of the embedded pachd."),
+    click.option("--mount-port", type=_PORT, default=9002, show_default=True, help="Port of the mount server."),
+    click.option("--label-studio-port", type=_PORT, default=8080, show_default=True, help="Port of Label Studio."),
 ]  # fmt: skip
 
 
@@ -220,10 +233,10 @@ def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Cal
 @click.option("--no-label-studio", is_flag=True, help="Start no Label Studio.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per service when it is ready.")
 def up(data: Path | None, **options: Any) -> None:
-    """Start pachd, mount server and Label Studio, and keep them running until Ctrl-C.
+    """Start everything and keep it running until Ctrl-C.
 
-    Prints one line per service with its URL. Everything listens on this machine only. The first Label Studio login is
-    written to DATA/login.json, readable by its owner alone.
+    That is pachd, mount server and Label Studio. Prints one line per service with its URL. Everything listens on this
+    machine only. The first Label Studio login is written to DATA/login.json, readable by its owner alone.
     """
     from howdah.up import run
 
@@ -240,7 +253,10 @@ def up(data: Path | None, **options: Any) -> None:
               show_default=True, metavar="FILE", help="Where the report is written.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of showing it.")
 def demo(**options: Any) -> None:
-    """Run the whole loop on 1,797 scanned digits: label, Sync, train, evaluate, label more, ask where it came from."""
+    """Run the whole loop once, on 1,797 scanned digits.
+
+    Label, Sync, train, evaluate; label more, Sync, train and evaluate again; then ask where it all came from.
+    """
     from howdah.demo import run
 
     raise SystemExit(run(**options))

@@ -40,8 +40,8 @@ def status(answer: dict[str, Any]) -> None:
     pipelines = Table("pipeline", "version", "state", "last job", "reason", title="Pipelines", title_justify="left")
     for p in answer["pipelines"]:
         pipelines.add_row(p["pipeline"], str(p["version"]), p["state"], p["last_job"] or "–", escape(p["reason"] or ""))
-    out.print(repos)
-    out.print(pipelines)
+    out.print(repos if answer["repos"] else "No repos yet.")
+    out.print(pipelines if answer["pipelines"] else "No pipelines yet.")
 
 
 def blame(answer: dict[str, Any]) -> None:

@@ -201,6 +201,8 @@ def run(data: Path, no_label_studio: bool = False, as_json: bool = False, **opti
             if not layout.start_pachd:
                 say("pachd", layout.pachd_address, started=False)
             for service in wanted:
+                if service.name == "Label Studio" and not as_json:
+                    click.echo("Label Studio starts; the first time it makes its database, a minute or so …", err=True)
                 running.start(service)
                 if running.stopping.is_set():
                     break

@@ -169,7 +169,7 @@ class TestErrors:
             (["blame", "nowhere@master:/a"], 1, "nowhere"),
             (["blame", "labels@nobranch:/a"], 1, "nobranch"),
             (["blame", "labels@master:/never.png"], 1, "nobody has labelled /never.png"),
-            (["blame", "labels@master"], 1, "name a path"),
+            (["blame", "labels@master"], 2, "name a path"),
             (["lineage", "nowhere@master"], 1, "nowhere"),
             (["lineage", "labels@" + "0" * 12 + "4" + "0" * 19], 1, "not found"),
             (["lineage", "labels@master:/a"], 2, "no path is wanted"),
