@@ -5,7 +5,6 @@ hooks and checks that its own calls have for each message.
 """
 
 import asyncio
-import errno
 import os
 import ssl
 import threading
@@ -82,9 +81,7 @@ class Call:
         try:
             with self._wrapper:
                 protocol = await self._channel.__connect__()
-                if protocol.handler.connection_lost:  # between the handshake and now, as by a server that wants TLS
-                    raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
-                if protocol.processor.connection.is_closing():  # it was lost as soon as it was there
+                if protocol.processor.connection.is_closing():  # lost as soon as it was there: a server that wants TLS
                     raise StreamTerminatedError("Connection lost")
                 self._stream = protocol.processor.connection.create_stream(wrapper=self._wrapper)
                 self._receiver: wire.Receiver | None = None
