@@ -41,6 +41,7 @@ class Context:
         self._waiting: set[asyncio.Future[None]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()  # go on without their caller
         self._unsubscribe = store.subscribe(self._written)
+        self.is_alone: Callable[[], bool] = lambda: False  # whether one call is all that is under way
 
     def drain(self) -> None:
         """Let no more calls in, and end those that wait for something to be written."""
@@ -65,8 +66,10 @@ class Context:
 
         return await self._loop.run_in_executor(self._readers, run)
 
-    async def write(self, fn: Callable[[Txn], T]) -> T:
+    async def write(self, fn: Callable[[Txn], T], small: bool = False) -> T:
         """Run `fn(txn)` in the writer thread; what it wrote is durable when this returns, or undone if it raised.
+
+        `small`: it is soon done, and may keep the loop from other calls if there are none.
 
         If it would finish a commit of many changes, the trees are made first, while others write, and it is run again.
         """
@@ -93,7 +96,7 @@ class Context:
             return await self._writer.submit(last_step)
 
         try:
-            return await self._writer.submit(step)
+            return await self._writer.submit(step, alone=small and self.is_alone())
         except filesets.Large as large:
             if not large.goes_on:
                 return await again(large)

@@ -27,7 +27,7 @@ class Files:
         ingest = Ingest(call)
         try:
             await ingest.read()
-            await call.context.write(lambda txn: _modify(txn, ingest))
+            await call.context.write(lambda txn: _modify(txn, ingest), small=ingest.is_small())
         finally:
             ingest.close()
         await call.reply(call.reply_type())

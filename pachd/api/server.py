@@ -70,6 +70,10 @@ class Server(grpclib.server.Server):
         if observer.running:
             log.warning("%d calls did not end within %g seconds and are cut off", observer.running, seconds)
 
+    def calls(self) -> int:
+        """Return how many calls are under way; those that begin are among them as soon as they have been read."""
+        return sum(not task.done() for handler in self._handlers for task in handler._tasks.values())
+
     def _protocol_factory(self) -> H2Protocol:
         return wire.tune(super()._protocol_factory())
 
@@ -110,6 +114,7 @@ async def serve(
     context = Context(store, deployment_id, engine)
     context.guard.pinned = pinned
     servers = [Server(context)] if peer is None else [Server(context), Server(context)]
+    context.is_alone = lambda: sum(server.calls() for server in servers) <= 1
     clock = Clock(store)
     engine_runs = False
     monitoring: Monitoring | None = None

@@ -18,9 +18,12 @@ from pachd.types import Repo
 
 
 @contextmanager
-def writing(store: Store) -> Iterator[Txn]:
-    """`with writing(store) as txn:` — a writing transaction that propagates before it commits."""
-    with store.write() as txn:
+def writing(store: Store, wait: bool = True) -> Iterator[Txn]:
+    """`with writing(store) as txn:` — a writing transaction that propagates before it commits.
+
+    wait: for others who write, see `Store.write`.
+    """
+    with store.write(wait=wait) as txn:
         yield txn
         _settle(txn)
 

@@ -36,6 +36,10 @@ class StoreInUse(StoreError):
     """Another process has the data folder."""
 
 
+class WriterBusy(Exception):
+    """Somebody else writes, and the caller did not want to wait."""
+
+
 class Savepoint:
     """A part of a transaction that can be undone alone; see `Txn.savepoint`."""
 
@@ -253,16 +257,19 @@ class Store:
             os.close(self._lock_fd)
 
     @contextmanager
-    def write(self, quiet: bool = False) -> Iterator[Txn]:
+    def write(self, quiet: bool = False, wait: bool = True) -> Iterator[Txn]:
         """`with store.write() as txn:` — the single writer; durable when the block ends, undone by an exception.
 
-        quiet: subscribers are not told, as nothing changes that anybody can see.
+        quiet: subscribers are not told, as nothing changes that anybody can see. wait: for others who write; if not,
+        it raises WriterBusy when there are any.
         Raises RuntimeError when the same thread already writes, StoreError when the store is closed.
         """
         me = threading.get_ident()
         if self._write_owner == me:
             raise RuntimeError("this thread already has the writing transaction: pass it on instead of opening another")
-        with self._write_lock:
+        if not self._write_lock.acquire(blocking=wait):
+            raise WriterBusy
+        try:
             db = self._writer
             if db is None:
                 raise StoreError(f"the store in {self.path} is closed")
@@ -284,6 +291,8 @@ class Store:
                 self.version += not txn.quiet
             finally:
                 self._write_owner = None
+        finally:
+            self._write_lock.release()
         for call in txn._after if txn.quiet else (*txn._after, *self._subscribers):
             try:
                 call()

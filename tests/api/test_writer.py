@@ -157,3 +157,58 @@ def test_writes_of_nothing_new_wake_nobody(tmp_path: Path) -> None:
             assert len(told) == wakes
 
     run(tmp_path, use)
+
+
+def test_a_lone_write_is_carried_out_at_once(tmp_path: Path) -> None:
+    async def use(store: Store, writer: Writer) -> None:
+        future = writer.submit(lambda txn: (start("a")(txn), threading.get_ident())[1], alone=True)
+        assert future.done() and future.result() == threading.get_ident()
+        assert heads(store) == {"a"}
+
+        def fail(txn: Txn) -> None:
+            start("b")(txn)
+            raise NotFound("its own words")
+
+        failed = writer.submit(fail, alone=True)
+        with pytest.raises(NotFound, match="its own words"):
+            await failed
+        assert heads(store) == {"a"}
+
+    run(tmp_path, use)
+
+
+def test_a_lone_write_waits_for_no_other(tmp_path: Path) -> None:
+    async def use(store: Store, writer: Writer) -> None:
+        gate, first = await busy(writer)
+        second = writer.submit(start("b"), alone=True)
+        assert not second.done()
+        gate.set()
+        await asyncio.gather(first, second)
+
+        held, release = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with store.write(quiet=True):
+                held.set()
+                assert release.wait(30)
+
+        holder = asyncio.ensure_future(asyncio.to_thread(hold))
+        assert await asyncio.to_thread(held.wait, 30)
+        third = writer.submit(start("c"), alone=True)
+        assert not third.done()
+        release.set()
+        await asyncio.gather(holder, third)
+        assert heads(store) == {"b", "c"}
+
+    run(tmp_path, use)
+
+
+def test_the_loop_does_not_wait_for_a_slow_disk_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def use(store: Store, writer: Writer) -> None:
+        monkeypatch.setattr("pachd.api.writer.SLOW", -1.0)
+        assert writer.submit(start("a"), alone=True).done()
+        other = writer.submit(lambda txn: threading.get_ident(), alone=True)
+        assert not other.done()
+        assert await other != threading.get_ident()
+
+    run(tmp_path, use)
