@@ -6,7 +6,9 @@ able to make Label Studio talk to an address of their choice. Redirects and prox
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +29,24 @@ class MountError(Exception):
         super().__init__(sentence)
         self.status = status
         self.code = code
+
+
+@contextlib.contextmanager
+def _plainly(ref: Ref) -> Iterator[None]:
+    """Say in a sentence what a reference names that does not exist; the words of pachd are a stack of its steps."""
+    try:
+        yield
+    except MountError as error:
+        if error.status != 404 or "no finished commit" in str(error):
+            raise
+        repo = f"{ref.project}/{ref.repo}"
+        if re.search(r"\brepo (\([^)]*\)|\S+) not found", str(error)):
+            sentence = f"There is no repository {repo}. Make it first, or correct the name."
+        elif ref.commit:
+            sentence = f"There is no commit {ref.commit} in repository {repo}."
+        else:
+            sentence = f"There is no branch {ref.branch} in repository {repo}."
+        raise MountError(sentence, error.status, error.code) from error
 
 
 class Resolved(NamedTuple):
@@ -105,7 +125,8 @@ class MountApi:
     # -- questions
     def resolve(self, ref: Ref, timeout: float = 15.0) -> Resolved:
         """What a reference stands for now. Raises: MountError, status 404 when repo, branch or commit do not exist."""
-        body = self.call("GET", "/_resolve", timeout=timeout, params={"ref": str(ref)})
+        with _plainly(ref):
+            body = self.call("GET", "/_resolve", timeout=timeout, params={"ref": str(ref)})
         commit = body.get("commit")
         if isinstance(commit, dict):
             commit = commit.get("id")
@@ -144,7 +165,8 @@ class MountApi:
         # the server unmounts what is temporary when nobody has read it for long; `reading` mounts it again
         entry = {"name": name, "project": ref.project, "repo": ref.repo, "mode": mode, "temporary": mode == "ro"}
         entry.update({"commit": ref.commit} if ref.commit else {"branch": ref.branch or ""})
-        self.call("PUT", "/_mount", timeout=timeout, json={"mounts": [entry]})
+        with _plainly(ref):
+            self.call("PUT", "/_mount", timeout=timeout, json={"mounts": [entry]})
         with self._lock:
             self._mounted.add(name)
 

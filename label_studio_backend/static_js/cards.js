@@ -2,7 +2,8 @@
  * what changed in it, and why a Sync failed.
  *
  * The storages are read from the answers that the page fetches anyway. A card is found by its "Type: Pachyderm" row and
- * its title; rows are only ever added at the end of its list, so what the page renders itself is left alone. */
+ * its title; rows are only ever added at the end of its list, so what the page renders itself is left alone. The last
+ * page of the dialog, which knows buckets only, is told the repository that was checked. */
 (function () {
   "use strict";
   const known = { import: new Map(), export: new Map() };
@@ -18,10 +19,15 @@
     window.requestAnimationFrame(draw);
   }
 
+  let checked = "";
+
   const fetchStock = window.fetch;
-  window.fetch = function (resource) {
+  window.fetch = function (resource, options) {
     const answer = fetchStock.apply(this, arguments);
     const url = resource && resource.url ? resource.url : String(resource);
+    if (/\/api\/storages\/(export\/)?pachyderm\/validate/.test(url)) {
+      try { checked = JSON.parse(options.body).repository || ""; } catch (error) { checked = ""; }
+    }
     if (url.includes("/api/storages")) {
       answer.then((response) => response.clone().json()).then((body) => learn(url, body)).catch(() => {});
     }
@@ -89,10 +95,19 @@
     });
   }
 
+  function review() {
+    if (!checked) return;
+    document.querySelectorAll("p, dt, dd, span, div").forEach((node) => {
+      if (node.childElementCount || node.textContent !== "Storage Location") return;
+      const value = node.nextElementSibling;
+      if (value && !value.childElementCount && value.textContent === "Not specified") value.textContent = checked;
+    });
+  }
+
   let waiting = false;
   new MutationObserver(() => {
     if (waiting || !window.location.pathname.includes("/settings/storage")) return;
     waiting = true;
-    window.requestAnimationFrame(() => { waiting = false; draw(); });
+    window.requestAnimationFrame(() => { waiting = false; draw(); review(); });
   }).observe(document.documentElement, { childList: true, subtree: true });
 })();

@@ -30,12 +30,12 @@
         {
           name: "repository", type: "text", label: "Repository", required: true,
           placeholder: "[project/]repo[@branch|=commit]",
-          description: "For example images@master. A source may pin a commit: images=<commit ID>.",
+          description: "A source: images@master, or one commit of it, images=<commit ID>. A target: labels@master.",
           schema: string.create().min(1, "Repository is required"),
         },
         {
           name: "prefix", type: "text", label: "Path prefix", placeholder: "cats", target: "export",
-          description: "Label files are written below this directory",
+          description: "Optional: label files are written below this directory",
           schema: string.create().optional().default(""),
         },
         {

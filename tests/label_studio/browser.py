@@ -50,6 +50,7 @@ def add_source(page: Page, title: str, repository: str, shown: str) -> None:
     page.get_by_role("button", name="Load Preview").click()
     page.get_by_text(shown).wait_for()
     page.get_by_role("button", name="Next").click()
+    page.get_by_text(repository, exact=True).wait_for()  # the review names it
     page.get_by_role("button", name="Save & Sync").click()
 
 

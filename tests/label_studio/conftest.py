@@ -118,7 +118,7 @@ class LabelStudio(Server):
         env["DJANGO_SETTINGS_MODULE"] = "label_studio_backend.settings"
         done = subprocess.run(
             [sys.executable, "-c", f"import django; django.setup()\n{code}"],
-            capture_output=True, text=True, timeout=120, cwd=ROOT, env=env,
+            capture_output=True, text=True, timeout=900, cwd=ROOT, env=env,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -44,7 +44,7 @@ class Folder:
         self.keys: dict[str, dict] = {}
         self.parents: dict[str, str | None] = {}
         # Each is called once, when the next such request comes.
-        self.before: dict[str, list[Callable[[], object]]] = {"commit": [], "stage": [], "list": []}
+        self.before: dict[str, list[Callable[[], object]]] = {"commit": [], "stage": [], "status": [], "list": []}
 
     def create(self, project: str, repo: str) -> None:
         self.branches.setdefault((project, repo), {})

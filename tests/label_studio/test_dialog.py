@@ -32,7 +32,7 @@ def test_the_whole_way_through_the_wizard(
     open_storages(page, studio, project)
     choose_pachyderm(page, "Source")
     check_connection(page, "Images", "nosuch@master")
-    page.get_by_text("repo default/nosuch not found").first.wait_for()
+    page.get_by_text("There is no repository default/nosuch.").first.wait_for()
     add_source(page, "Images", f"{repos[0]}@master", "/cats/001.png")
     page.get_by_text("4 (4 new)").wait_for()
     assert len(studio.tasks(project)) == 4
