@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from tests.sharing import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
-START_SECONDS = 240.0
+START_SECONDS = 480.0
 
 __all__ = ["ROOT", "MountServer", "Pachd", "Server", "free_port", "running"]
 

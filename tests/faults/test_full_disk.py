@@ -41,7 +41,7 @@ def fill_up(disk: Path, leave: int = 0) -> Path:
     return filler
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_pachd(small_disk: Path, tmp_path: Path) -> None:
     server = Pachd(small_disk / "data", log=tmp_path / "pachd.log")
     good = b"good" * 5000
@@ -72,7 +72,7 @@ def test_pachd(small_disk: Path, tmp_path: Path) -> None:
         assert helpers.get(client, "labels", "/after") == b"there is space"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_mount_server(small_disk: Path, tmp_path: Path) -> None:
     pachd = Pachd(tmp_path / "data")
     with running(pachd):

@@ -39,7 +39,7 @@ class Annotator(threading.Thread):
                 self.refused.append(answer.text[:500])
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_labelling(tmp_path: Path) -> None:
     chance = helpers.chance()
     pachd = Pachd(tmp_path / "data")

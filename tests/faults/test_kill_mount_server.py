@@ -50,7 +50,7 @@ class Stager(threading.Thread):
             self.acknowledged = number
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_staging(tmp_path: Path) -> None:
     chance = helpers.chance()
     pachd = Pachd(tmp_path / "data")
@@ -88,7 +88,7 @@ def empty_first(client: Client) -> int:
     return int(helpers.commits(client, "labels")[-1].origin.kind == pfs_pb2.AUTO)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_committing(tmp_path: Path) -> None:
     """The mount server dies somewhere in a commit; with the same idempotency key the commit is made once, and whole."""
     chance = helpers.chance()
@@ -132,7 +132,7 @@ def quiet(server: MountServer, request: dict[str, Any]) -> None:
         pass
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_pachd_away(tmp_path: Path) -> None:
     """While pachd is down labels are staged, a commit says so, and nothing is lost by killing the mount server too."""
     pachd = Pachd(tmp_path / "data")

@@ -45,7 +45,7 @@ class Writer(threading.Thread):
             self.unexpected = e
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("large", [False, True], ids=["small files", "packed files"])
 def test_writing(tmp_path: Path, large: bool) -> None:
     chance = helpers.chance()
@@ -92,7 +92,7 @@ def check(client: Client, writer: Writer) -> int:
     return number
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_an_open_commit_keeps_what_was_acknowledged(tmp_path: Path) -> None:
     chance = helpers.chance()
     server = Pachd(tmp_path / "data")
@@ -115,7 +115,7 @@ def test_an_open_commit_keeps_what_was_acknowledged(tmp_path: Path) -> None:
         assert server.fsck().returncode == 0
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_running_jobs(tmp_path: Path) -> None:
     """Two pipelines in a row; pachd dies several times while they work; both jobs end well, each datum counted once."""
     chance = helpers.chance()

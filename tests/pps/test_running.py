@@ -172,7 +172,7 @@ def test_autoscaling_is_standby_without_work(client):
     until(lambda: state() == pps_pb2.PIPELINE_STANDBY)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_batched_datums_and_kills_of_pachd(tmp_path: Path):
     """Every datum is there once, however often pachd died while they ran."""
     server = Pachd(tmp_path / "data")

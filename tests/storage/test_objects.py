@@ -212,7 +212,7 @@ def test_bad_places(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         Repo(store).commit(put("/a", os.urandom(5 * MIB)))  # it stays with files
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_storage_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
@@ -238,7 +238,7 @@ def test_storage_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert bucket.objects()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_pachd(bucket: Bucket, tmp_path: Path) -> None:
     """The whole server: large files go there, are read back after a restart, and go when their repo goes."""
     log = tmp_path / "pachd.log"

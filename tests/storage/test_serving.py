@@ -80,7 +80,7 @@ def trying(failures: list[BaseException], run: Callable[..., None], *args: objec
     return thread
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_nothing_needed_is_collected(tmp_path: Path) -> None:
     seed = helpers.chance().randrange(1 << 30)
     server = Pachd(tmp_path / "data")
@@ -117,7 +117,7 @@ def test_nothing_needed_is_collected(tmp_path: Path) -> None:
         assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_killed_while_it_collects(tmp_path: Path) -> None:
     """kill -9 at random moments: what was acknowledged is there, fsck finds nothing, and packs that nobody names go."""
     chance = helpers.chance()

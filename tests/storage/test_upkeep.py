@@ -36,7 +36,7 @@ def make(client: Client, repo: str = "labels") -> None:
     helpers.put(client, repo, [("/big", BIG), *((f"/small/{n}", b"%d" % n) for n in range(300))])
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_backup_while_it_serves_and_writes(tmp_path: Path) -> None:
     server = Pachd(tmp_path / "data")
     stop = threading.Event()
@@ -138,7 +138,7 @@ def test_gc_and_info(tmp_path: Path) -> None:
     assert "no problems found" in pachd("fsck", "--data", server.data)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_serving_pachd_collects(tmp_path: Path) -> None:
     server = Pachd(tmp_path / "data")
     server.command += ["--gc-interval", "0.2"]
@@ -156,7 +156,7 @@ def test_a_serving_pachd_collects(tmp_path: Path) -> None:
         assert list(client.pfs.Fsck(pfs_pb2.FsckRequest())) == []
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     """Deleting frees space on a full disk; a backup that does not fit says so and is none."""
     server = Pachd(small_disk / "data", log=tmp_path / "pachd.log")
