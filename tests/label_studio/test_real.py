@@ -139,3 +139,33 @@ def test_from_images_to_one_commit_of_labels_with_pachd_down_in_between(
     fresh = real.project("fresh")
     done = real.sync_source(real.source(fresh, "labels@master", use_blob_urls=False))
     assert done["status"] == "completed" and done["last_sync_count"] == 2
+
+
+def test_a_branch_that_is_moved_back_and_one_that_is_made_anew(real: LabelStudio, client: Client) -> None:
+    client.pfs.CreateRepo(pfs_pb2.CreateRepoRequest(repo=repo("moved")))
+    project = real.project("Moved")
+    real.sync_source(real.source(project, "images@master"))
+    target = real.target(project, "moved@master")
+    tasks = real.tasks(project)
+    made = []
+    for task in tasks[:2]:
+        real.annotate(task["id"])
+        made.append(real.sync_target(target)["meta"]["commit"])
+    branch = pfs_pb2.Branch(repo=repo("moved"), name="master")
+    client.pfs.CreateBranch(
+        pfs_pb2.CreateBranchRequest(branch=branch, head=pfs_pb2.Commit(repo=repo("moved"), id=made[0]))
+    )
+    done = real.sync_target(target)
+    assert done["meta"]["commit"] is None and "was moved back" in done["meta"]["note"], done
+    real.annotate(tasks[2]["id"])
+    done = real.sync_target(target)
+    assert done["meta"]["added"] == 1, done
+    assert [one.commit.id for one in commits(client, "moved")] == [done["meta"]["commit"], made[0]]
+
+    client.pfs.DeleteBranch(pfs_pb2.DeleteBranchRequest(branch=branch))
+    gone = real.sync_target(target)
+    assert gone["status"] == "failed" and "was deleted" in gone["traceback"], gone
+    client.pfs.CreateBranch(pfs_pb2.CreateBranchRequest(branch=branch))
+    done = real.sync_target(target)
+    assert done["status"] == "completed" and done["meta"]["added"] == 3, done
+    assert real.sync_target(target)["meta"]["commit"] is None
