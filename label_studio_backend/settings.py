@@ -66,5 +66,8 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):  # noqa: F405
     DATABASES["default"]["OPTIONS"] = {  # noqa: F405
         "transaction_mode": "IMMEDIATE",
         "timeout": 30,
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-65536;",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-16384;",
     }
+    # A thread keeps its connection: opening and closing one for each request takes 3 ms of processor time, and closing
+    # the last one writes the WAL back. Each holds a cache of its own, hence its moderate size (16 MiB).
+    DATABASES["default"]["CONN_MAX_AGE"] = 600  # noqa: F405
