@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.db import DatabaseError
 from django.http import FileResponse, HttpRequest
 from django.shortcuts import get_object_or_404
 from io_storages import api as base
@@ -53,10 +54,12 @@ class _Sync:
         storage = self.get_object()  # type: ignore[attr-defined]
         if not storage.synchronizable:
             raise ValidationError({"message": f"Storage {storage.pk} is not synchronizable."})
-        storage.sync()
         try:
+            storage.sync()
             storage.refresh_from_db()
-        except type(storage).DoesNotExist:
+        except (type(storage).DoesNotExist, DatabaseError):  # the latter: a row to be updated is not there
+            if type(storage).objects.filter(pk=storage.pk).exists():
+                raise
             raise NotFound(f"Storage {storage.pk} was deleted during its Sync.") from None
         return Response(self.serializer_class(storage).data)  # type: ignore[attr-defined]
 

@@ -28,6 +28,7 @@ DIFFERENT: dict[str, dict[int, set[str]]] = {
     "pipelines": {
         14: {"pfs_v2.API/ListCommitSet"},
         29: {"pps_v2.API/ListJobSet"},
+        31: {"pps_v2.API/InspectPipeline"},
         32: {"pps_v2.API/ListPipeline"},
         41: {"pfs_v2.API/ModifyFile"},
     },

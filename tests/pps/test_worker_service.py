@@ -183,6 +183,8 @@ def test_timeouts_wakes_and_calls_nobody_waits_for(service):
     service.reset()
     with pytest.raises(grpc.RpcError):
         future.result(timeout=120)
+    channel.close()  # with the code that asked: what asks on while its connection is being closed, asks in vain
+    channel = ask(service.port)
     future = caller(channel).future(worker_pb2.NextDatumRequest(error="cancelled"), wait_for_ready=True)
     assert service.next(120) == "cancelled"
     future.cancel()
