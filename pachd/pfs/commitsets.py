@@ -106,8 +106,7 @@ def _squash(txn: Txn, members: list[refs.CommitRow]) -> None:
             if child.state != pfs_pb2.FINISHED:
                 hint = ", consider using WaitCommit" if child.finishing else ""
                 raise PachError(f"cannot squash until child commit {child.key} is finished{hint}")
-    for row in members:
-        _remove(txn, row)
+    _remove(txn, members)
 
 
 def _drop(txn: Txn, members: list[refs.CommitRow]) -> None:
@@ -115,26 +114,30 @@ def _drop(txn: Txn, members: list[refs.CommitRow]) -> None:
         _refuse_update(row)
         if refs.commit_rows(txn, "c.parent_pk=?", (row.pk,)):
             raise PachError(f"cannot drop a commit that has children: {row.key}")
-    for row in members:
-        _remove(txn, row)
+    _remove(txn, members)
 
 
-def _remove(txn: Txn, row: refs.CommitRow) -> None:
-    """Delete a commit: children move to its parent, heads to the parent or to a new empty commit.
+def _remove(txn: Txn, members: Iterable[refs.CommitRow]) -> None:
+    """Delete commits: children move to the parent, heads too, or all those of a repo to one new empty commit.
 
-    That is open if the branch is made from others, whose heads have been moved already. What depends on the branch goes
-    its own way: removing a commit makes no new ones downstream.
+    That is open if its branch is made from others, and on their heads as they are when all of `members` are gone. What
+    depends on the branch goes its own way: removing a commit makes no new ones downstream.
     """
-    row = refs.commit_row(txn, row.pk)
-    heads = txn.db.execute("SELECT pk, name FROM branches WHERE head_pk=? ORDER BY pk", (row.pk,)).fetchall()
-    txn.db.execute("UPDATE commits SET parent_pk=? WHERE parent_pk=?", (row.parent_pk, row.pk))
-    filesets.clear(txn, row)
-    txn.db.execute("DELETE FROM commits WHERE pk=?", (row.pk,))
-    head = row.parent_pk
-    if head is None and heads:
-        head = propagate.make_empty(txn, heads[0]["pk"])
-    for branch in heads:
-        txn.db.execute("UPDATE branches SET head_pk=?, updated=? WHERE pk=?", (head, txn.now, branch["pk"]))
+    for pk in [row.pk for row in members]:
+        row = refs.commit_row(txn, pk)
+        txn.db.execute("UPDATE branches SET head_pk=?, updated=? WHERE head_pk=?", (row.parent_pk, txn.now, row.pk))
+        txn.db.execute("UPDATE commits SET parent_pk=? WHERE parent_pk=?", (row.parent_pk, row.pk))
+        filesets.clear(txn, row)
+        txn.db.execute("DELETE FROM commits WHERE pk=?", (row.pk,))
+    headless = txn.db.execute(
+        "SELECT min(pk) AS pk, repo_pk FROM branches WHERE head_pk IS NULL GROUP BY repo_pk"
+    ).fetchall()
+    repos = {row["pk"]: row["repo_pk"] for row in headless}
+    for pk in propagate.upstream_first(txn, repos):
+        txn.db.execute(
+            "UPDATE branches SET head_pk=?, updated=? WHERE repo_pk=? AND head_pk IS NULL",
+            (propagate.make_empty(txn, pk), txn.now, repos[pk]),
+        )
 
 
 def walk_provenance(

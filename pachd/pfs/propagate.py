@@ -5,7 +5,7 @@ branch of a repo may be among branches that are connected with each other.
 """
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -204,9 +204,14 @@ def _downstream(txn: Txn, touched: list[int]) -> tuple[set[int], list[int]]:
     todo = below.union(touched)
     if len(todo) == 1:
         return below, list(todo)
-    above: dict[int, set[int]] = {pk: set() for pk in todo}
+    return below, upstream_first(txn, todo)
+
+
+def upstream_first(txn: Txn, branches: Collection[int]) -> list[int]:
+    """Order branches, given by their numbers, such that none comes before one that it is made from."""
+    above: dict[int, set[int]] = {pk: set() for pk in branches}
     for row in txn.db.execute("SELECT branch_pk, source_pk FROM branch_provenance").fetchall():
-        if row["branch_pk"] in todo and row["source_pk"] in todo:
+        if row["branch_pk"] in above and row["source_pk"] in above:
             above[row["branch_pk"]].add(row["source_pk"])
     order: list[int] = []
     while above:
@@ -216,7 +221,7 @@ def _downstream(txn: Txn, touched: list[int]) -> tuple[set[int], list[int]]:
             del above[pk]
         for sources in above.values():
             sources.difference_update(free)
-    return below, order
+    return order
 
 
 def _advance(txn: Txn, pk: int) -> refs.CommitRow | None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 Key = tuple[str, str]  # repo and commit ID, or repo and branch
 Files = dict[str, bytes]
 
+NONE: Key = ("", "")  # no commit: only within a change
+
 OPEN, FINISHING, FINISHED = "open", "finishing", "finished"
 
 
@@ -116,7 +118,7 @@ class Model:
             if len(repos) != len(set(repos)):
                 raise Refused("multiple branches from the same repo")
         below = set().union(*(self.branches_below(key) for key in touched))
-        for key in sorted(below, key=lambda k: len(self.branches_above(k))):
+        for key in sorted(below, key=lambda k: (len(self.branches_above(k)), k)):
             self.advance(key, id)
 
     def advance(self, key: Key, id: str) -> None:
@@ -145,13 +147,13 @@ class Model:
         touched: set[Key] = set()
         new = known is None or (bool(sources) and set(sources) != set(known.sources))
         if known is None:
-            known = self.branches[key] = Branch(("", ""))
+            known = self.branches[key] = Branch(NONE)
         changed = set(sources) != set(known.sources)
         known.sources = list(sources)
         if head is not None:
             known.head = head
             touched.add(key)
-        if known.head == ("", ""):
+        if known.head == NONE:
             known.head = self.empty(key, id, sources)
             touched.add(key)
         elif new and changed and sources:
@@ -168,7 +170,7 @@ class Model:
             raise Refused("cannot start a commit on an output branch")
         self.add((key[0], id), Commit(key[1], parent, "USER"))
         if known is None:
-            known = self.branches[key] = Branch(("", ""))
+            known = self.branches[key] = Branch(NONE)
         known.head = (key[0], id)
         self.propagate({key}, id)
         return key[0], id
@@ -222,28 +224,23 @@ class Model:
         for key in keys:
             if squash and any(self.commits[c].state != FINISHED for c in self.children(key)):
                 raise Refused("cannot squash until child commit")
-        for key in sorted(keys, key=lambda k: sum(other in self.above(k) for other in keys)):
+        for key in keys:
             gone = self.commits.pop(key)
             for commit in self.commits.values():
                 if commit.parent == key:
                     commit.parent = gone.parent
                 commit.sources.discard(key)
-            heads = [name for name, branch in self.branches.items() if branch.head == key]
-            head = gone.parent
-            if head is None and heads:
-                head = self.empty(heads[0], id, self.branches[heads[0]].sources)
-            for name in heads:
-                assert head is not None
+            for branch in self.branches.values():
+                if branch.head == key:
+                    branch.head = gone.parent or NONE
+        headless: dict[str, list[Key]] = {}
+        for name, branch in self.branches.items():
+            if branch.head == NONE:
+                headless.setdefault(name[0], []).append(name)
+        for names in sorted(headless.values(), key=lambda names: len(self.branches_above(names[0]))):
+            head = self.empty(names[0], id, self.branches[names[0]].sources)
+            for name in names:
                 self.branches[name].head = head
-
-    def above(self, key: Key) -> set[Key]:
-        found: set[Key] = set()
-        todo = [key]
-        while todo:
-            for source in self.commits[todo.pop()].sources - found:
-                found.add(source)
-                todo.append(source)
-        return found
 
     def delete_branch(self, key: Key, force: bool) -> None:
         if key not in self.branches:

@@ -222,3 +222,24 @@ def test_a_parent_in_another_repo_is_refused(store: Store) -> None:
     id = put(store, A, "/f")
     with pytest.raises(PachError, match="is in another repo than default/b@master"), writing(store) as txn:
         commits.start_commit(txn, master(B), pfs_pb2.Commit(repo=refs.repo_pb(A), id=id))
+
+
+def test_commits_removed_together_leave_branches_connected_whatever_their_order(store: Store) -> None:
+    make(store, A, B, C)
+    with writing(store) as txn:  # the commits of c are older than those of b of the same set
+        branches.create_branch(txn, master(C), provenance=[master(A)])
+        branches.create_branch(txn, master(B), provenance=[master(A)])
+    with store.read() as txn:
+        old, root = (refs.resolve_commit(txn, (repo, "master")) for repo in (C, A))
+    with writing(store) as txn:
+        branches.create_branch(txn, master(C), provenance=[master(B)])
+    with writing(store) as txn:
+        commitsets.drop_commit(txn, refs.resolve_commit(txn, (C, "master")))
+        assert refs.resolve_commit(txn, (C, "master")).id == old.id
+    with writing(store) as txn:
+        commitsets.drop_commit(txn, refs.resolve_commit(txn, root.key), recursive=True)
+    with store.read() as txn:
+        rows = [refs.resolve_commit(txn, (repo, "master")) for repo in (A, B, C)]
+        assert len({row.id for row in rows}) == 1
+        sources = [[p.repo.name for p in commits.commit_info(txn, row).direct_provenance] for row in rows]
+        assert sources == [[], ["a"], ["b"]]
