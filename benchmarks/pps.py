@@ -80,16 +80,19 @@ def change_among(client: Client, count: int) -> float:
 
 
 def batch_transform(repo: str) -> pps_pb2.Transform:
-    """A worker that lives for many datums: it asks for the next one, and copies one file's size."""
+    """A worker that lives for many datums: it asks for the next one, and copies one file's size.
+
+    The code is as lean as a user can make it with what `pipelines/` offers: one Python process per worker, the loop of
+    `pipelines/worker.py` (gRPC over a plain socket), and the file's path from the variable that is named after the
+    input, so that nothing is listed.
+    """
     script = (
         "from pipelines.worker import each_datum\n"
         "import os\n"
         "def work():\n"
-        f"    for folder, _, names in os.walk('/pfs/{repo}'):\n"
-        "        for name in names:\n"
-        "            size = os.stat(os.path.join(folder, name)).st_size\n"
-        "            with open('/pfs/out/' + name, 'w') as out:\n"
-        "                out.write(str(size))\n"
+        f"    path = os.environ['{repo}']\n"
+        "    with open('/pfs/out/' + os.path.basename(path), 'w') as out:\n"
+        "        out.write(str(os.stat(path).st_size))\n"
         "each_datum(work)\n"
     )
     return pps_pb2.Transform(cmd=["python3", "-c", script], datum_batching=True)

@@ -9,9 +9,8 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 
-import grpc  # type: ignore[import-untyped]
-
 from pipelines.layout import pfs
+from pipelines.unary import Caller, CallError
 
 
 def each_datum(work: Callable[[], None]) -> None:
@@ -23,24 +22,28 @@ def each_datum(work: Callable[[], None]) -> None:
     port = os.environ.get("PPS_WORKER_GRPC_PORT")
     if not port:
         raise SystemExit("PPS_WORKER_GRPC_PORT is not set: batching needs a worker (transform.datumBatching)")
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        next_datum = channel.unary_unary("/pachyderm.worker.Worker/NextDatum")
-        error = ""
-        while True:
-            try:
-                reply = next_datum(_text(1, error) if error else b"")
-            except grpc.RpcError as e:
-                print(f"no more datums: {e.details()}", file=sys.stderr)
-                return
-            _set_environment([value.decode() for number, value in _fields(reply) if number == 1])
-            try:
-                work()
-                error = ""
-            except Exception as e:
-                traceback.print_exc()
-                error = f"{type(e).__name__}: {e}"
-            sys.stdout.flush()
-            sys.stderr.flush()
+    try:
+        with Caller(int(port)) as worker:
+            error = ""
+            while True:
+                reply = worker.call("/pachyderm.worker.Worker/NextDatum", _text(1, error) if error else b"")
+                _set_environment([value.decode() for number, value in _fields(reply) if number == 1])
+                error = _tried(work)
+    except CallError as e:
+        print(f"no more datums: {e}", file=sys.stderr)
+
+
+def _tried(work: Callable[[], None]) -> str:
+    """What went wrong in it, "" for nothing."""
+    error = ""
+    try:
+        work()
+    except Exception as e:
+        traceback.print_exc()
+        error = f"{type(e).__name__}: {e}"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return error
 
 
 def read_file(repo: str, commit: str, path: str, project: str | None = None) -> bytes:
@@ -55,6 +58,8 @@ def read_file(repo: str, commit: str, path: str, project: str | None = None) -> 
     project = project or os.environ.get("PPS_PROJECT_NAME") or "default"
     repo_message = _text(1, repo) + _text(2, "user") + _message(3, _text(1, project))
     file = _message(1, _message(3, repo_message) + _text(2, commit)) + _text(2, path)
+
+    import grpc  # type: ignore[import-untyped]  # it takes longer to load than a small datum's whole work
 
     with grpc.insecure_channel(f"{host}:{port}") as channel:
         replies = channel.unary_stream("/pfs_v2.API/GetFile")(_message(1, file), timeout=60)
