@@ -53,7 +53,11 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-@click.command()
+@click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExamples:\n  mount-server --mount-dir ~/pfs -r images -r labels@master+w\n"
+    "  mount-server --pachd-address grpcs://cluster.example:30650 --pachd-token-file ~/.token",
+)
 @click.option(
     "--pachd-address",
     default="127.0.0.1:30650",
@@ -136,10 +140,10 @@ def main(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     mount_dir = (mount_dir or (Path("/pfs") if os.getuid() == 0 else Path.home() / "pfs")).absolute()
     state_dir = (state_dir or Path(platformdirs.user_state_dir("howdah")) / "mount-server").absolute()
-    token = token_file.read_text().strip() if token_file else None
+    token = _token(token_file)
     if not token and not _is_loopback(host):
         raise click.ClickException(f"{host} can be reached from other machines: give a bearer token with --token-file")
-    pachd_token = pachd_token_file.read_text().strip() if pachd_token_file else os.environ.get("PACH_TOKEN")
+    pachd_token = _token(pachd_token_file) or os.environ.get("PACH_TOKEN")
 
     def connect(address: str) -> PachdSource:
         # the token was given for one pachd: no other, to which a client moves the server, is told it
@@ -152,6 +156,21 @@ def main(
         _serve(pachd_address, connect, prepare, mount_dir, state_dir, host, port, token, specs, allow_other)
     except (MountError, ValueError) as e:
         raise click.ClickException(str(e)) from e
+    except OSError as e:
+        raise click.ClickException(f"cannot use {e.filename}: {e.strerror}" if e.filename else str(e)) from e
+
+
+def _token(file: Path | None) -> str | None:
+    """The token in a file; None where no file is named."""
+    if file is None:
+        return None
+    try:
+        token = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as e:
+        raise click.ClickException(f"the token file {file} cannot be read: {getattr(e, 'strerror', e)}") from e
+    if not token:
+        raise click.ClickException(f"{file} is empty: write a token into it")
+    return token
 
 
 def _serve(

@@ -290,6 +290,8 @@ class FuseMount:
     def stop(self) -> None:
         """Unmount. Programs that still have files open keep the mount alive, without a name, until they close them."""
         self._stopping = True
+        if self._thread.ident is None:
+            return  # it never began: what may be mounted there is somebody else's
         if is_mounted(self.mount_dir):
             _unmount(self.mount_dir, lazy=False) or _unmount(self.mount_dir, lazy=True)
         self._thread.join(5)
