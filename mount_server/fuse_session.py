@@ -19,6 +19,7 @@ import fuse
 
 from mount_server import errors
 from mount_server.fuse_loop import Loop
+from mount_server.fuse_nodes import Nodes
 from mount_server.overlay import Attr
 from mount_server.source import Piece
 from mount_server.vfs import Vfs
@@ -43,13 +44,18 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {  # of libfuse: what they 
     "fuse_chan_fd": (_INT, (_POINTER,)),
 }
 
-# FUSE's protocol, <linux/fuse.h>: the requests that need nothing of libfuse, as they speak of open files only
-_READ, _WRITE, _FLUSH, _IOCTL = 15, 16, 25, 39
-_REQUEST = struct.Struct("=IIQ24x")  # length, what is asked, number
+# FUSE's protocol, <linux/fuse.h>: the requests that need nothing of libfuse, as they speak of open files only,
+_READ, _WRITE, _RELEASE, _FLUSH, _IOCTL = 15, 16, 18, 25, 39
+# the one that needs it only if something is found, and those that change what a node's path is
+_LOOKUP, _FORGET, _RENAME, _BATCH_FORGET, _RENAME2 = 1, 2, 12, 42, 45
+_REQUEST = struct.Struct("=IIQQ16x")  # length, what is asked, number, node
 _OPENED = struct.Struct("=QQI")  # handle, offset, size; data written are further on
 _DATA_AT = _REQUEST.size + 40
 _ANSWER = struct.Struct("=IiQ")  # length, errno, number of the request
 _WRITTEN = struct.Struct("=II")
+
+_NOTHING = contextlib.nullcontext()
+_NUMBER = ctypes.c_uint64
 
 # struct stat of Linux on x86-64
 _STAT = struct.Struct("=QQQIIIIQqqqqqqqqq")
@@ -86,7 +92,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         options: dict[str, Any],
     ) -> None:
         self.operations, self.raw_fi, self.encoding, self.use_ns = operations, True, "latin-1", True
-        self._vfs, self._errno_of = vfs, errno_of
+        self._vfs, self._errno_of, self._nodes = vfs, errno_of, Nodes()
         self._identity = os.getuid(), os.getgid()
         table = self._table()
         library = fuse._libfuse
@@ -111,22 +117,37 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         session = _POINTER(library.fuse_get_session(handle))
         channel = _POINTER(library.fuse_session_next_chan(session, None))
         fd, process = library.fuse_chan_fd(channel), library.fuse_session_process
-        direct = {_READ: self._read, _WRITE: self._write, _FLUSH: self._flush, _IOCTL: self._ioctl}
+        direct = {_READ: self._read, _WRITE: self._write, _RELEASE: self._closed, _FLUSH: self._flush}
+        nodes = self._nodes
 
         def answer(request: memoryview, address: int, size: int) -> None:
-            _, opcode, number = _REQUEST.unpack_from(request)
-            call = direct.get(opcode)
-            if call is None:
-                process(session, address, size, channel)
-                return
+            _, opcode, number, node = _REQUEST.unpack_from(request)
             data: Piece = b""
             status = 0
-            try:
-                data = call(request)
-            except Exception as e:
-                status = self._failed(call.__name__[1:], e)
+            call = direct.get(opcode)
+            if call is None:
+                if opcode == _LOOKUP:
+                    status = self._look(node, request[_REQUEST.size : size - 1].tobytes())
+                elif opcode == _IOCTL:  # Python asks each file that it opens whether it is a terminal
+                    status = -errno.ENOTTY
+                if not status:
+                    with nodes.renaming() if opcode in (_RENAME, _RENAME2) else _NOTHING:
+                        process(session, address, size, channel)
+                    if opcode == _LOOKUP:
+                        nodes.here.asked = nodes.here.found = None
+                    elif opcode in (_FORGET, _BATCH_FORGET):
+                        nodes.forget(node if opcode == _FORGET else None)
+                    return
+            else:
+                try:
+                    data = call(request)
+                except Exception as e:
+                    status = self._failed(call.__name__[1:], e)
             with contextlib.suppress(FileNotFoundError):  # whoever asked has given up
-                os.writev(fd, (_ANSWER.pack(_ANSWER.size + len(data), status, number), data))
+                if data:
+                    os.writev(fd, (_ANSWER.pack(_ANSWER.size + len(data), status, number), data))
+                else:
+                    os.write(fd, _ANSWER.pack(_ANSWER.size, status, number))
 
         return Loop(fd, library.fuse_chan_bufsize(channel), answer)
 
@@ -176,7 +197,11 @@ class Session(fuse.FUSE):  # type: ignore[misc]
     # --- callbacks: paths are bytes, `fi` and buffers are addresses -------------------------------------------------
 
     def _getattr(self, path: bytes, buffer: int) -> int:
-        text = _text(path)
+        here, text = self._nodes.here, _text(path)
+        if here.asked is not None:
+            self._nodes.learn(path)
+        if here.found is not None and here.found[0] == path:
+            return self._fill(buffer, text, here.found[1])
         return self._fill(buffer, text, self._vfs.stat(text))
 
     def _fgetattr(self, path: bytes | None, buffer: int, fi: int) -> int:
@@ -196,8 +221,8 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         return 0
 
     def _create(self, path: bytes, mode: int, fi: int) -> int:
-        file = fuse.fuse_file_info.from_address(fi)
-        file.fh = self._vfs.create(_text(path), bool(file.flags & os.O_APPEND))
+        append = _INT.from_address(fi).value & os.O_APPEND
+        _NUMBER.from_address(fi + _HANDLE_AT).value = self._vfs.create(_text(path), bool(append))
         return 0
 
     def _open(self, path: bytes, fi: int) -> int:
@@ -219,6 +244,24 @@ class Session(fuse.FUSE):  # type: ignore[misc]
 
     # --- requests that are answered without libfuse -----------------------------------------------------------------
 
+    def _look(self, node: int, name: bytes) -> int:
+        """The errno for a name that is not there, negative; 0: libfuse has to be asked."""
+        nodes = self._nodes
+        directory = nodes.path(node)
+        if directory is None:
+            nodes.here.asked = (node, name)
+            return 0
+        path = directory + name
+        status = -errno.ENOENT
+        try:
+            found = self._vfs.find(_text(path))
+            if found is not None:
+                nodes.here.found = (path, found)
+                return 0
+        except Exception as e:
+            status = self._failed("getattr", e)
+        return status if nodes.path(node) is directory else 0
+
     def _read(self, request: memoryview) -> Piece:
         handle, offset, size = _OPENED.unpack_from(request, _REQUEST.size)
         return self._vfs.handle(handle).read(offset, size)
@@ -232,15 +275,17 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         self._vfs.handle(handle).flush()
         return b""
 
-    def _ioctl(self, request: memoryview) -> Piece:
-        raise OSError(errno.ENOTTY, "no ioctl")  # Python asks each file that it opens whether it is a terminal
+    def _closed(self, request: memoryview) -> Piece:
+        # libfuse counts how often a file is open to hide what is removed meanwhile; with hard_remove it never asks
+        self._vfs.close(_OPENED.unpack_from(request, _REQUEST.size)[0])
+        return b""
 
 
 _HANDLE_AT = fuse.fuse_file_info.fh.offset
 
 
 def _handle(fi: int) -> int:
-    number: int = ctypes.c_uint64.from_address(fi + _HANDLE_AT).value
+    number: int = _NUMBER.from_address(fi + _HANDLE_AT).value
     return number
 
 

@@ -56,7 +56,8 @@ class WriteFile:
     def write(self, offset: int, data: Piece) -> None:
         """Write; a gap before `offset` reads as NUL bytes."""
         self._write(offset, data)
-        self._touch()
+        self.dirty = True
+        self.mtime = self.mount.now()
 
     def truncate(self, size: int) -> None:
         """Cut, or extend with NUL bytes."""
@@ -69,7 +70,8 @@ class WriteFile:
             self._to_blob()
             with disk(f"/{self.path}"):
                 os.ftruncate(self._fd, size)
-        self._touch()
+        self.dirty = True
+        self.mtime = self.mount.now()
 
     def staged(self) -> Staged:
         """The file as it is now."""
@@ -86,10 +88,6 @@ class WriteFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def _touch(self) -> None:
-        self.dirty = True
-        self.mtime = self.mount.now()
 
     def _write(self, offset: int, data: Piece) -> None:
         end = offset + len(data)
@@ -207,7 +205,8 @@ class Handle:
     def close(self) -> None:
         """Stage what was written and let go."""
         try:
-            self.flush()
+            if self.writer is not None and self.writer.dirty:  # the kernel has it flushed first
+                self.flush()
         finally:
             writer, self.writer = self.writer, None
             if writer is not None:

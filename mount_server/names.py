@@ -6,6 +6,8 @@ from mount_server.errors import IllegalName, InvalidRequest
 
 # PFS takes printable ASCII without its globbing characters (2.12: internal/storage/paths.go, ValidateFilename).
 _ILLEGAL = re.compile(r"[^ -~]|[*?\[\]{}!()@+^]")
+_ELEMENT = r"(?!\.\.?(?:/|\Z))[^\x00-\x1f\x7f-\U0010ffff/*?\[\]{}!()@+^]{1,255}"
+_PATH = re.compile(f"{_ELEMENT}(?:/{_ELEMENT})*\\Z")  # what check_path takes; the rest says what is wrong
 _REF_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 COMMIT_ID = re.compile(r"[0-9a-f]{12}4[0-9a-f]{19}\Z")
 MAX_NAME = 255  # bytes; the kernel's limit for one path element
@@ -35,6 +37,8 @@ def check_path(path: str) -> str:
     :raises IllegalName: PFS would refuse it, or it names a directory or the root.
     """
     inner = path[1:] if path.startswith("/") else path
+    if _PATH.match(inner):
+        return inner
     for element in inner.split("/"):
         try:
             check_name(element)

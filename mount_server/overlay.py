@@ -9,7 +9,6 @@ from mount_server.errors import MountError, NotADirectory, NotFound, ReadOnly
 from mount_server.handles import WriteFile
 from mount_server.journal import INLINE_BUDGET, INLINE_LEAST, INLINE_LIMIT, Journal, MountRow, Staged
 from mount_server.listing import CommitTree, split
-from mount_server.names import check_name
 from mount_server.source import CommitRef, Difference, Entry
 
 LIVE = ("file", "copy", "dir")
@@ -78,9 +77,16 @@ class Overlay:
 
     def stat(self, path: str) -> Attr:
         """What a path is. :raises NotFound, NotADirectory: it is not there, or a part of it is a file."""
-        found = self.lookup(path)
+        found = self.find(path)
         if found is None:
             raise NotFound(f"no such file: {self.row.name}/{path}")
+        return found
+
+    def find(self, path: str) -> Attr | None:
+        """What a path is; None: nothing. :raises NotADirectory: a part of it is a file."""
+        found = self.lookup(path)
+        if found is None:
+            return None
         if isinstance(found, Staged):
             if found.kind == "dir":
                 return Attr(True, 0, found.mtime, True)
@@ -95,7 +101,7 @@ class Overlay:
         """The staged or committed thing at a path; None: nothing."""
         if not path:
             return self.tree.root
-        if not self._visible(path):
+        if self._scopes and not self._visible(path):
             return None
         if self.staged:
             staged = self.staged.get(path)
@@ -211,8 +217,9 @@ class Overlay:
             raise ReadOnly(f"/{path} is outside {self.shown_path}, which is all that mount {self.row.name!r} holds")
 
     def _check_parent(self, path: str) -> None:
-        directory, name = split(path)
-        check_name(name)
+        directory, _ = split(path)
+        if not directory:
+            return
         found = self.lookup(directory)
         if found is None:
             raise NotFound(f"no such directory: {self.row.name}/{directory}")

@@ -27,12 +27,23 @@ class Vfs:
 
     def stat(self, path: str) -> Attr:
         """What a path is."""
+        found = self.find(path)
+        if found is None:
+            raise NotFound(f"no such file: {path[1:]}")
+        return found
+
+    def find(self, path: str) -> Attr | None:
+        """What a path is; None: nothing."""
         if path == "/":
             return Attr(True, 0, self.mounts.started, False)
-        mount, inner = self._split(path)
+        name, _, inner = path[1:].partition("/")
+        mount = self.mounts.find(name)
+        if mount is None:
+            return None
+        mount.used = time.monotonic()
         if not inner:
             return Attr(True, 0, mount.tree.mtime, mount.writable)
-        return mount.stat(inner)
+        return mount.find(inner)
 
     def inode(self, path: str) -> int:
         """A number that is the path's own, the same at every look and after every start."""
