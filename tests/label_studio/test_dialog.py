@@ -58,6 +58,15 @@ def test_the_whole_way_through_the_wizard(
         folder.down = False
 
 
+def test_without_a_network(studio: LabelStudio, folder: Folder, repos: tuple[str, str], page: Page) -> None:
+    page.add_init_script("Object.defineProperty(Navigator.prototype, 'onLine', { get: () => false })")
+    log_in(page, studio)
+    open_storages(page, studio, studio.project())
+    choose_pachyderm(page, "Source")
+    check_connection(page, "Images", f"{repos[0]}@master")
+    page.get_by_text("Connection Verified").wait_for()
+
+
 def test_an_unknown_bundle_gets_the_classic_dialog(
     migrated: Path, folder: Folder, repos: tuple[str, str], page: Page, tmp_path: Path
 ) -> None:
