@@ -59,6 +59,7 @@ _NUMBER = ctypes.c_uint64
 
 # struct stat of Linux on x86-64
 _STAT = struct.Struct("=QQQIIIIQqqqqqqqqq")
+_STAT_BYTES = ctypes.c_char * _STAT.size
 
 
 def available() -> bool:
@@ -213,11 +214,10 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             mode, links = stat.S_IFDIR | (0o755 if writable else 0o555), 2
         else:
             mode, links = stat.S_IFREG | (0o644 if writable else 0o444), 1
-        times = divmod(mtime, 1_000_000_000) * 3
-        packed = _STAT.pack(
-            0, self._vfs.inode(path), links, mode, *self._identity, 0, 0, size, 131072, (size + 511) // 512, *times
-        )
-        ctypes.memmove(buffer, packed, len(packed))
+        user, group = self._identity
+        blocks, (s, ns) = (size + 511) // 512, divmod(mtime, 1_000_000_000)
+        inode, there = self._vfs.inode(path), _STAT_BYTES.from_address(buffer)
+        _STAT.pack_into(there, 0, 0, inode, links, mode, user, group, 0, 0, size, 131072, blocks, s, ns, s, ns, s, ns)
         return 0
 
     def _create(self, path: bytes, mode: int, fi: int) -> int:

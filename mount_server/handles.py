@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 class WriteFile:
     """A file being written: in memory while small, else a content file of the journal. Guarded by the mount's lock."""
 
+    __slots__ = ("_blob", "_data", "_fd", "dirty", "gone", "handles", "mount", "mtime", "path")
+
     def __init__(self, mount: "Mount", path: str) -> None:
         self.mount, self.path = mount, path
         self.handles = 0
@@ -165,6 +167,8 @@ class Handle:
     `identity` tells whether two opens of a path see the same immutable content (then the kernel may keep its pages);
     None: it may change.
     """
+
+    __slots__ = ("append", "identity", "mount", "opened_as", "path", "reader", "writable", "writer")
 
     def __init__(self, mount: "Mount", path: str, append: bool = False) -> None:
         self.mount, self.path, self.append = mount, path, append

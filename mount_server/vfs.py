@@ -80,10 +80,14 @@ class Vfs:
         """Make an empty file and open it for writing."""
         mount, inner = self._file(path)
         handle = mount.create(inner, append)
+        handle.opened_as = path
         with self._lock:
-            _, uses = self._identities.get(path, (None, 0))
-            self._identities[path] = (None, uses + 1)
-        return self._add(handle, path)
+            opened = self._identities.get(path)
+            self._identities[path] = (None, 1 if opened is None else opened[1] + 1)
+            number = self._next
+            self._next += 1
+            self._handles[number] = handle
+        return number
 
     def handle(self, number: int) -> Handle:
         """An open file."""
@@ -96,7 +100,10 @@ class Vfs:
             opened = handle.opened_as
             if opened:
                 identity, uses = self._identities.get(opened, (None, 1))
-                self._identities[opened] = (identity, max(0, uses - 1))
+                if identity is None and uses <= 1:  # as if it had never been opened
+                    self._identities.pop(opened, None)
+                else:
+                    self._identities[opened] = (identity, max(0, uses - 1))
         handle.close()
 
     def stat_handle(self, number: int) -> tuple[str, Attr]:
