@@ -76,6 +76,10 @@ class Pass:
             return False
         return True
 
+    def need(self, snapshot: Snapshot, resource: Resource, *permissions: int, told: str = "") -> None:
+        """Raise NotAuthorized unless the caller has permissions on something; `told`: words before those of errors."""
+        self._access(snapshot).need(resource, *permissions, told=told)
+
     def may(self, snapshot: Snapshot, resource: Resource, *permissions: int) -> bool:
         """Return whether the caller has permissions on something."""
         return self._access(snapshot).may(resource, *permissions)

@@ -13,7 +13,7 @@ from pachd.api.rules_pps import PPS
 from pachd.auth import bindings
 from pachd.auth.resources import Resource, project_resource, repo_resource
 from pachd.errors import NotFound, PachError
-from pachd.pfs import pickers, projects, repos, temporary
+from pachd.pfs import projects, repos, temporary
 from pachd.proto import pfs_pb2
 from pachd.proto.auth_pb2 import Permission as P
 from pachd.types import Repo
@@ -249,35 +249,6 @@ PFS = {
 # --- the other services ---------------------------------------------------------------------------------------------
 
 
-def _edit(access: Access, request: Any) -> None:
-    snapshot = access.snapshot
-    for number, edit in enumerate(request.edits):
-        told = f"apply edits: edit #{number}: "
-        kind = edit.WhichOneof("target")
-        try:
-            repo = _edited(access, edit, kind)
-        except PachError:  # it is not there: told when the edit is made
-            continue
-        if kind == "branch":
-            branch = pickers.pick_branch(snapshot, edit.branch)
-            told += f'check permissions on branch "{branch.repo.key}@{branch.name}" of repo "{branch.repo.key}"'
-            access.need(repo_resource(branch.repo), P.REPO_CREATE_BRANCH, told=told)
-        elif repo is not None:
-            access.need(repo_resource(repo), P.REPO_WRITE, told=f'{told}check permissions on repo "{repo.key}"')
-        elif kind == "cluster":
-            access.need_cluster(P.CLUSTER_EDIT_CLUSTER_METADATA, told=f"{told}check cluster permissions")
-
-
-def _edited(access: Access, edit: Any, kind: str) -> Repo | None:
-    if kind == "repo":
-        return pickers.pick_repo(access.snapshot, edit.repo)
-    if kind == "branch":
-        return pickers.pick_branch(access.snapshot, edit.branch).repo
-    if kind == "pipeline":
-        return Repo(edit.pipeline.name.project.name or "default", edit.pipeline.name.name)
-    return None
-
-
 AUTH = {
     "Activate": OPEN,  # these look for themselves
     "Authenticate": OPEN,
@@ -358,7 +329,7 @@ SERVICES = {
         "Heartbeat": OPEN,
         "ListUserClusters": SIGNED_IN,
     },
-    "metadata.API": {"EditMetadata": Rule(check=_edit)},
+    "metadata.API": {"EditMetadata": SIGNED_IN},  # each edit is checked when it is made
     "pfs_v2.API": PFS,
     "pps_v2.API": PPS,
     "storage.Fileset": {

@@ -4,31 +4,39 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from pachd.errors import FailedPrecondition, PachError
+from pachd.errors import FailedPrecondition, PachError, PermissionDenied
 from pachd.pfs import hooks, pickers, refs
 from pachd.proto import metadata_pb2
 from pachd.store import Snapshot, Txn
+from pachd.types import Branch, Repo
 
 _CLUSTER = "cluster_metadata"  # its key among the store's own settings
 
 
 class Target(NamedTuple):
-    """What an edit is about: how errors call it, its metadata, and how to replace that."""
+    """What an edit is about: how errors call it, its metadata, how to replace that, and what it is or belongs to."""
 
     name: str
     metadata: dict[str, str]
     save: Callable[[dict[str, str]], object]
+    of: Repo | Branch | None = None
 
 
-def edit(txn: Txn, edits: Sequence[metadata_pb2.Edit]) -> None:
+Check = Callable[[str, Repo | Branch | None], None]
+"""Raises an error unless the metadata of such a target (its field of an Edit, and its `Target.of`) may be edited."""
+
+
+def edit(txn: Txn, edits: Sequence[metadata_pb2.Edit], check: Check = lambda kind, of: None) -> None:
     """Apply edits in order, all or none.
 
-    Raises PachError, with every edit that cannot be done and its number; FailedPrecondition if a key is there already.
+    Raises PachError, with every edit that cannot be done and its number; PermissionDenied if one may not be done, else
+    FailedPrecondition if a key is there already.
     """
     wrong = []
     for number, each in enumerate(edits):
         try:
             target = _target(txn, each)
+            check(each.WhichOneof("target") or "", target.of)
             try:
                 target.save(_apply(target.metadata, each))
             except PachError as err:
@@ -37,6 +45,8 @@ def edit(txn: Txn, edits: Sequence[metadata_pb2.Edit]) -> None:
             wrong.append(f"edit #{number}: {err}")
     if wrong:
         text = "apply edits: " + "\n".join(wrong)
+        if "is not authorized" in text:
+            raise PermissionDenied(text)
         raise FailedPrecondition(text) if "already exists" in text else PachError(text)
 
 
@@ -55,11 +65,11 @@ def _target(txn: Txn, each: metadata_pb2.Edit) -> Target:
         if kind == "repo":
             repo = pickers.pick_repo(txn, each.repo)
             key = f"{repo.project}/{repo.name}.{repo.type}"
-            return _row(txn, "repos", "pk", refs.repo_row(txn, repo)["pk"], f'repo "{key}"')
+            return _row(txn, "repos", "pk", refs.repo_row(txn, repo)["pk"], f'repo "{key}"', repo)
         if kind == "branch":
             branch = pickers.pick_branch(txn, each.branch)
             key = f"{branch.repo.project}/{branch.repo.name}.{branch.repo.type}@{branch.name}"
-            return _row(txn, "branches", "pk", refs.branch_row(txn, branch)["pk"], f'branch "{key}"')
+            return _row(txn, "branches", "pk", refs.branch_row(txn, branch)["pk"], f'branch "{key}"', branch)
         if kind == "commit":
             row = pickers.pick_commit(txn, each.commit)
             key = f"{row.repo.project}/{row.repo.name}.{row.repo.type}@{row.id}"
@@ -74,14 +84,14 @@ def _target(txn: Txn, each: metadata_pb2.Edit) -> Target:
     raise PachError("unknown target <nil>" if kind is None else f"metadata of a {kind} is not kept by this pachd")
 
 
-def _row(txn: Txn, table: str, column: str, key: Any, name: str) -> Target:
+def _row(txn: Txn, table: str, column: str, key: Any, name: str, of: Repo | Branch | None = None) -> Target:
     row = txn.db.execute(f"SELECT metadata FROM {table} WHERE {column}=?", (key,)).fetchone()
 
     def save(new: dict[str, str]) -> None:
         text = json.dumps(new, sort_keys=True)
         txn.db.execute(f"UPDATE {table} SET metadata=? WHERE {column}=?", (text, key))
 
-    return Target(name, refs.metadata(row["metadata"]), save)
+    return Target(name, refs.metadata(row["metadata"]), save, of)
 
 
 def _save_cluster(txn: Txn, new: dict[str, str]) -> None:

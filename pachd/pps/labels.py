@@ -7,6 +7,7 @@ from pachd.pfs import metadata
 from pachd.pps import pipelines
 from pachd.proto import pps_pb2
 from pachd.store import Txn
+from pachd.types import Repo
 
 
 def target(txn: Txn, picker: pps_pb2.PipelinePicker) -> metadata.Target:
@@ -26,5 +27,5 @@ def target(txn: Txn, picker: pps_pb2.PipelinePicker) -> metadata.Target:
             (info.SerializeToString(), row["pk"], row["shown"]),
         )
 
-    name = f"{pipeline.project.name}/{pipeline.name}"
-    return metadata.Target(f'pipeline "{name}"', dict(info.metadata), save)
+    output = Repo(pipeline.project.name, pipeline.name)
+    return metadata.Target(f'repo "{output.project}/{output.name}.user"', dict(info.metadata), save, output)
