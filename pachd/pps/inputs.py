@@ -151,6 +151,19 @@ def legs(node: pps_pb2.Input) -> list[Leg]:
     return found
 
 
+def quiet(node: pps_pb2.Input) -> list[Branch]:
+    """The branches whose new commits start no job, as the propagationSpec of a leaf says (a filled input).
+
+    Where several leaves of one branch have one, the last of them counts.
+    """
+    never: dict[Branch, bool] = {}
+    for part in walk(node):
+        if part.HasField("pfs") and part.pfs.HasField("propagation_spec"):
+            repo = Repo(part.pfs.project or "default", part.pfs.repo, part.pfs.repo_type or "user")
+            never[Branch(repo, part.pfs.branch)] = part.pfs.propagation_spec.never
+    return [branch for branch, is_never in never.items() if is_never]
+
+
 def pin(node: pps_pb2.Input, job: str) -> pps_pb2.Input:
     """A copy in which every leaf names the job's ID as its commit, as a job shows its input."""
     pinned = pps_pb2.Input()

@@ -232,15 +232,17 @@ def _provenance(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, connected: bo
     """Connect the output and meta branches with the inputs and the spec, or cut them off; returns the branches."""
     made: list[Branch] = []
     sources: list[Branch] = []
+    never: list[Branch] = []
     if connected:
         for leg in inputs.legs(stored.details.input):
             if leg.branch not in sources:
                 sources.append(leg.branch)
+        never = inputs.quiet(stored.details.input)
         sources.append(Branch(Repo(out.project, out.name, "spec"), "master"))
     kinds = ["user", "meta"] if stored.type == pps_pb2.PipelineInfo.PIPELINE_TYPE_TRANSFORM else ["user"]
     for kind in kinds:
         branch = Branch(Repo(out.project, out.name, kind), stored.details.output_branch)
-        branches.create_branch(txn, branch, provenance=sources)
+        branches.create_branch(txn, branch, provenance=sources, never=never)
         made.append(branch)
     return made
 
