@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from pachd.auth import owners
 from pachd.errors import NotFound, PachError
-from pachd.pfs import branches, filesets, propagate, refs, triggers
+from pachd.pfs import branches, filesets, hooks, propagate, refs, triggers
 from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
 from pachd.types import Branch, Commit, Repo
@@ -97,7 +97,7 @@ def finish_commit(
             raise err.wrapped("finish commit in transaction") from err
     if row.state >= pfs_pb2.FINISHING:
         raise PachError(f"commit {row.key} has already finished")
-    if not force and row.repo.type != "spec" and _is_pipelines(txn, row):
+    if not force and _is_jobs(txn, row):
         raise PachError("cannot finish a pipeline output or meta commit, use 'stop job' instead")
     txn.db.execute(
         "UPDATE commits SET state=?, finishing=?, updated=?, error=?, description=coalesce(nullif(?, ''), description) "
@@ -107,15 +107,15 @@ def finish_commit(
     _complete(txn, row.pk, made)
 
 
-def _is_pipelines(txn: Snapshot, row: refs.CommitRow) -> bool:
-    if row.repo.type == "meta":
-        return True
-    found = txn.db.execute(
-        "SELECT 1 FROM commit_provenance p JOIN commits c ON c.pk=p.source_pk JOIN repos r ON r.pk=c.repo_pk "
-        "WHERE p.commit_pk=? AND r.type='spec' AND r.project=? AND r.name=?",
-        (row.pk, row.repo.project, row.repo.name),
-    ).fetchone()
-    return found is not None
+def _is_jobs(txn: Snapshot, row: refs.CommitRow) -> bool:
+    """Whether a commit is one that a pipeline's job writes: it was made of others, which those of users are not.
+
+    The code of spouts and services may finish their own.
+    """
+    if not txn.db.execute("SELECT 1 FROM commit_provenance WHERE commit_pk=?", (row.pk,)).fetchone():
+        return False
+    has_jobs = hooks.of(txn).has_jobs
+    return has_jobs is not None and has_jobs(txn, row.repo)
 
 
 def _complete(txn: Txn, pk: int, made: filesets.Ahead | None) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pachd.store import Snapshot, Store, Txn
+from pachd.types import Repo
 
 _KEY = "pfs hooks"
 
@@ -22,6 +23,8 @@ class Hooks:
     """What carries out further requests of transactions, by their field of TransactionRequest."""
     pipeline: Callable[[Txn, Any], Any] | None = None
     """Gives the `pachd.pfs.metadata.Target` of a PipelinePicker."""
+    has_jobs: Callable[[Snapshot, Repo], bool] | None = None
+    """Whether a repo (of any type) belongs to a pipeline that runs jobs: no spout and no service."""
 
 
 def connect(store: Store, hooks: Hooks) -> None:

@@ -55,6 +55,16 @@ def exists(txn: Snapshot, repo: Repo) -> bool:
     )
 
 
+def has_jobs(txn: Snapshot, repo: Repo) -> bool:
+    """Whether a repo (of any type) belongs to a pipeline that runs jobs: no spout and no service."""
+    row = txn.db.execute(
+        SELECT + "WHERE p.project=? AND p.name=? AND v.version=p.version", (repo.project, repo.name)
+    ).fetchone()
+    return row is not None and (
+        pps_pb2.PipelineInfo.FromString(row["info"]).type == pps_pb2.PipelineInfo.PIPELINE_TYPE_TRANSFORM
+    )
+
+
 def running(txn: Snapshot) -> list[sqlite3.Row]:
     """The rows of all pipelines that are neither stopped nor failed."""
     return txn.db.execute(
