@@ -48,6 +48,10 @@ class Unavailable(PachError):
     """Not now; trying again may help."""
 
 
+class NotYet(PachError):
+    """What was asked for is being made: who can wait does, and who cannot is told this."""
+
+
 class Aborted(PachError):
     """Another writer was quicker; trying again may help."""
 

@@ -1,7 +1,7 @@
 """What all handlers share: the store, the threads that run the core, and the news that something was written."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -9,7 +9,7 @@ from pachd.api.guard import Guard, sign
 from pachd.api.observe import STOPPING, Observer
 from pachd.api.threads import in_own_thread
 from pachd.api.writer import Writer
-from pachd.errors import Unavailable
+from pachd.errors import NotYet, Unavailable
 from pachd.pfs import filesets
 from pachd.store import Snapshot, Store, Txn
 
@@ -156,6 +156,15 @@ class Context:
                 await waiter
             finally:
                 self._waiting.discard(waiter)
+
+    async def patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Return what `attempt()` gives; as long as it raises NotYet, try again whenever something was written."""
+        while True:
+            version = self.version
+            try:
+                return await attempt()
+            except NotYet:
+                await self.newer(version)
 
     def _written(self) -> None:
         # in the writer's thread

@@ -39,7 +39,7 @@ async def get(call: Call, read: Callable[[Snapshot, pfs_pb2.GetFileRequest, Call
     """Answer a GetFileRequest with what `read` gives, or with nothing once the files are at the URL it names."""
     request: pfs_pb2.GetFileRequest = await call.request()
     if not request.URL:
-        await call.send_all(lambda snapshot: read(snapshot, request, call))
+        await call.context.patiently(lambda: call.send_all(lambda snapshot: read(snapshot, request, call)))
         return
     bounds = PathRange(request.path_range.lower, request.path_range.upper)
     await _write(call, required_file(request), request.URL, bounds)
@@ -53,4 +53,4 @@ async def _write(call: Call, file: pfs_pb2.File, url: str, bounds: PathRange) ->
             view, _ = open_view(snapshot, file, call)
             return egress(view, view.files(file.path, bounds), url)
 
-    return await in_own_thread(run)
+    return await call.context.patiently(lambda: in_own_thread(run))

@@ -27,7 +27,8 @@ class Files:
         ingest = Ingest(call)
         try:
             await ingest.read()
-            await call.context.write(lambda txn: _modify(txn, ingest), small=ingest.is_small())
+            context, small = call.context, ingest.is_small()
+            await context.patiently(lambda: context.write(lambda txn: _modify(txn, ingest), small=small))
         finally:
             ingest.close()
         await call.reply(call.reply_type())

@@ -23,20 +23,23 @@ class FileSets:
         ingest = Ingest(call, with_commit=False)
         try:
             await ingest.read()
-            file_set = await call.context.write(lambda txn: temporary.create(txn, ingest.finish()))
+            context = call.context
+            file_set = await context.patiently(
+                lambda: context.write(lambda txn: temporary.create(txn, ingest.finish()))
+            )
         finally:
             ingest.close()
         await call.reply(pfs_pb2.CreateFileSetResponse(file_set_id=file_set))
 
     @write()
     def GetFileSet(self, txn: Txn, request: pfs_pb2.GetFileSetRequest, call: Call) -> Any:
+        commit = required_commit(request)
         try:
-            row = refs.resolve_commit(txn, required_commit(request))
+            diff = request.type == pfs_pb2.GetFileSetRequest.DIFF
+            file_set = temporary.of_commit(txn, refs.resolve_commit(txn, commit), diff)
         except PachError as e:
-            prefix = "get file set: " if request.HasField("commit") else ""
-            raise type(e)(f"{prefix}{e}") from None
-        diff = request.type == pfs_pb2.GetFileSetRequest.DIFF
-        return pfs_pb2.CreateFileSetResponse(file_set_id=temporary.of_commit(txn, row, diff))
+            raise e.wrapped("get file set") from None
+        return pfs_pb2.CreateFileSetResponse(file_set_id=file_set)
 
     @write()
     def AddFileSet(self, txn: Txn, request: pfs_pb2.AddFileSetRequest, call: Call) -> None:

@@ -8,7 +8,7 @@ from pachd.api.keys import normal_commit, required_commit
 from pachd.api.service import Call
 from pachd.api.sources import fetch
 from pachd.api.threads import in_own_thread
-from pachd.errors import InvalidArgument, PachError
+from pachd.errors import InvalidArgument, NotYet, PachError
 from pachd.pfs import refs, temporary
 from pachd.pfs.modify import Modification
 from pachd.proto import pfs_pb2
@@ -67,11 +67,15 @@ class Ingest:
         return refs.is_id(first.set_commit.id) and kinds.count("add_file") == len(kinds)
 
     async def _run(self, step: Callable[[], bool]) -> None:
-        while await self._call.context.ingest(step):
+        context = self._call.context
+        while await context.patiently(lambda: context.ingest(step)):
             await in_own_thread(self._fetch)
 
     def finish(self) -> Modification:
-        """Parse what is left; errors as for `read`."""
+        """Parse what is left; errors as for `read`.
+
+        :raises NotYet: files are to be copied from a commit that is being finished; to be called again.
+        """
         with self._lock:
             if self._feed():
                 raise PachError("error parsing url: it has no ://")
@@ -133,7 +137,11 @@ class Ingest:
                     return True
                 append(add.path, add.raw.value, add.datum)
             else:
-                self._other(request, kind)
+                try:
+                    self._other(request, kind)
+                except NotYet:
+                    self._pending = pending[number:]
+                    raise
         return False
 
     def _other(self, request: pfs_pb2.ModifyFileRequest, kind: str | None) -> None:

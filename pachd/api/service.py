@@ -283,12 +283,15 @@ class Service:
 
     async def _read(self, call: Call, implementation: Read, streams: bool) -> None:
         request = await call.request()
-        if not streams:
-            await call.reply(
-                await self.context.read(lambda s: call.shown(s, request, implementation.fn(self, s, request, call)))
-            )
-            return
-        await call.send_all(lambda s: call.shown(s, request, implementation.fn(self, s, request, call)))
+        context = self.context
+
+        def answer(snapshot: Snapshot) -> Any:
+            return call.shown(snapshot, request, implementation.fn(self, snapshot, request, call))
+
+        if streams:
+            await context.patiently(lambda: call.send_all(answer))
+        else:
+            await call.reply(await context.patiently(lambda: context.read(answer)))
 
     async def _write(self, call: Call, implementation: Write, streams: bool) -> None:
         collected = bool(implementation.transactional and call.transaction)

@@ -106,7 +106,8 @@ def _sizes(txn: Snapshot) -> Iterator[str]:
     pages = Pages(txn)
     for row in txn.db.execute(
         f"SELECT c.id, c.root, c.size, {_COMMIT} AS repo FROM commits c JOIN repos p ON p.pk = c.repo_pk "
-        "WHERE c.state=? AND c.error='' AND c.size IS NOT NULL",
+        "WHERE c.state=? AND c.error='' AND c.size IS NOT NULL "
+        "AND NOT (c.root IS NULL AND c.pk IN (SELECT commit_pk FROM forgotten))",
         (pfs_pb2.FINISHED,),
     ):
         try:

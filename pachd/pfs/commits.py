@@ -207,11 +207,9 @@ def commit_info(txn: Snapshot, row: refs.CommitRow) -> pfs_pb2.CommitInfo:
     if row.finished is not None:
         info.finished.CopyFrom(refs.timestamp(row.finished))
         if row.size is not None:
-            info.size_bytes_upper_bound = info.details.size_bytes = row.size
+            info.details.size_bytes = row.size
             info.details.compacting_time.SetInParent()
             info.details.validating_time.SetInParent()
-    else:
-        info.size_bytes_upper_bound = filesets.size_upper_bound(txn, row)
     return info
 
 
@@ -249,10 +247,18 @@ def list_commits(txn: Snapshot, request: pfs_pb2.ListCommitRequest) -> Iterator[
         if not request.all and request.origin_kind and row.origin != request.origin_kind:
             continue
         info = commit_info(txn, row)
-        if row.size is None and row.root is not None:  # it failed: here, and only here, one sees what it holds
-            info.size_bytes_upper_bound = filesets.tree_of(txn, row).total().size
+        info.size_bytes_upper_bound = _upper_bound(txn, row)  # here, and only here, as in Pachyderm
         yield info
         limit -= 1
+
+
+def _upper_bound(txn: Snapshot, row: refs.CommitRow) -> int:
+    """Return how many bytes a commit may hold at most."""
+    if row.state != pfs_pb2.FINISHED:
+        return filesets.size_upper_bound(txn, row)
+    if row.size is None and row.root is not None:  # it failed
+        return filesets.tree_of(txn, row).total().size
+    return row.size or 0
 
 
 def _line(txn: Snapshot, row: refs.CommitRow, stop: str) -> Iterator[refs.CommitRow]:

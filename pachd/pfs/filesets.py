@@ -12,7 +12,7 @@ process dies, the commit is what it was before.
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
-from pachd.errors import PachError
+from pachd.errors import NotYet, PachError
 from pachd.pfs import changes, steps
 from pachd.proto import pfs_pb2
 from pachd.store.contents import ContentWriter
@@ -75,6 +75,10 @@ class _Open(NamedTuple):
     last: int
     root: bytes | None
     pages: dict[bytes, Page]
+
+
+class Unfinished(PachError):
+    """The commit that another one builds on is not finished."""
 
 
 class Large(Exception):
@@ -238,12 +242,20 @@ def clear(txn: Txn, row: CommitLike) -> None:
     txn.db.execute("DELETE FROM change WHERE commit_pk=?", (row.pk,))
 
 
+def written(txn: Snapshot, row: CommitLike) -> list[str]:
+    """The keys that may have been added to an open commit so far, sorted."""
+    collected = changes.Changes()
+    for (ops,) in txn.db.execute("SELECT ops FROM change WHERE commit_pk=? ORDER BY pk", (row.pk,)):
+        collected.add(changes.unpack(ops))
+    return collected.added
+
+
 def size_upper_bound(txn: Snapshot, row: CommitLike) -> int:
-    """The bytes of an open commit's parent plus all that was written into it."""
+    """The bytes of an open commit's parent plus all that was written into it; 0 while the parent is not finished."""
     try:
         base = Tree(Pages(txn), base_root(txn, row)).total().size
     except PachError:
-        base = 0
+        return 0
     written: int = txn.db.execute("SELECT coalesce(sum(bytes), 0) FROM change WHERE commit_pk=?", (row.pk,)).fetchone()[
         0
     ]
@@ -253,7 +265,7 @@ def size_upper_bound(txn: Snapshot, row: CommitLike) -> int:
 def base_root(txn: Snapshot, row: CommitLike) -> bytes | None:
     """The tree that an open commit builds on: that of its nearest ancestor without an error.
 
-    Raises PachError if that one is not finished.
+    Raises Unfinished if that one is not finished, PachError if it is forgotten.
     """
     return base_below(txn, row.parent_pk, row.repo, row.id)
 
@@ -266,7 +278,7 @@ def base_below(txn: Snapshot, parent: int | None, repo: object, id: str) -> byte
             return None
         if not found["error"]:
             if found["state"] != pfs_pb2.FINISHED:
-                raise PachError(f"base commit {repo}@{found['id']} for commit {repo}@{id} unfinished")
+                raise Unfinished(f"base commit {repo}@{found['id']} for commit {repo}@{id} unfinished")
             if found["root"] is None and _is_forgotten(txn, parent):
                 raise PachError("the commit is forgotten")
             root: bytes | None = found["root"]
@@ -280,12 +292,20 @@ def _is_forgotten(txn: Snapshot, pk: int) -> bool:
 
 
 def tree_of(txn: Snapshot, row: CommitLike) -> Tree:
-    """The tree of a commit, open or finished. Raises PachError if it is open and its parent is not finished."""
+    """The tree of a commit, open or finished.
+
+    Raises PachError if it is open and its parent is not finished; NotYet if that is all that it waits for itself.
+    """
     if row.state == pfs_pb2.FINISHED:
         if row.root is None and _is_forgotten(txn, row.pk):
             raise PachError("the commit is forgotten")
         return Tree(Pages(txn), row.root)
-    base = base_root(txn, row)
+    try:
+        base = base_root(txn, row)
+    except Unfinished as e:
+        if row.state == pfs_pb2.FINISHING:
+            raise NotYet(str(e)) from None
+        raise
     known: dict[int, _Open] = txn.store.shared.setdefault("open commits", {})
     rows, last = txn.db.execute("SELECT count(*), max(pk) FROM change WHERE commit_pk=?", (row.pk,)).fetchone()
     if not rows:

@@ -4,7 +4,9 @@ Directories are synthetic: they exist because files are below them. Everything c
 directories (with their slash) included.
 """
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from pachd.errors import NotFound, PachError
@@ -60,6 +62,7 @@ class View:
         self.real_id = commit_id
         self.sound = False  # known to be free of collisions, because the commit finished without an error
         self.failed = False  # known to have one, perhaps
+        self._open: filesets.CommitLike | None = None  # the commit, if files may still be written into it
 
     @classmethod
     def of(cls, txn: Snapshot, row: filesets.CommitLike, datum: str = "", asked_id: str = "") -> "View":
@@ -71,6 +74,7 @@ class View:
         view.real_id = row.id
         view.failed = bool(row.error)
         view.sound = row.state == pfs_pb2.FINISHED and not view.failed
+        view._open = row if row.state != pfs_pb2.FINISHED else None
         return view.only(datum) if datum else view
 
     def only(self, datum: str) -> "View":
@@ -79,7 +83,7 @@ class View:
         kept = [(e[0], e) for e in self.tree.scan() if trees.tag_of(e[0]) == tag]
         tree = Tree(Pages(self._txn), None).apply(kept, lambda _old, entry: entry)
         view = View(self._txn, tree, self.committed_ns, self.name, self.commit_id)
-        view.real_id, view.sound, view.failed = self.real_id, self.sound, self.failed
+        view.real_id, view.sound, view.failed, view._open = self.real_id, self.sound, self.failed, self._open
         return view
 
     # -- one entry -------------------------------------------------------------------------------------------------
@@ -118,7 +122,7 @@ class View:
         if clean != "/":
             yield from self._files(clean, clean + "\1")
             self._check_collision(clean)
-        yield from self._children(paths.as_dir(clean))
+        yield from self._checked(self._children(paths.as_dir(clean)))
 
     def walk(self, path: str) -> Iterator[Entry]:
         """A directory and everything below it, or a file. Nothing for the root of an empty commit.
@@ -132,7 +136,7 @@ class View:
                 empty = False
                 yield entry
             self._check_collision(clean)
-        for entry in self._below(paths.as_dir(clean)):
+        for entry in self._checked(self._below(paths.as_dir(clean))):
             empty = False
             yield entry
         if empty and clean != "/":
@@ -141,7 +145,9 @@ class View:
     def glob(self, pattern: str, path_range: PathRange = EVERYTHING) -> Iterator[Entry]:
         """The files and directories that a glob matches, within a range of paths. Raises PachError for a malformed
         glob."""
-        glob = globs.compile(pattern)
+        return self._checked(self._matching(globs.compile(pattern), path_range))
+
+    def _matching(self, glob: globs.Glob, path_range: PathRange) -> Iterator[Entry]:
         matches = glob.match
         lower, upper = path_range
         for entry in self._candidates(glob):
@@ -153,7 +159,6 @@ class View:
         if glob.pattern == "/":
             root = self.directory("/")
             if root is not None:
-                self._check("/")
                 yield root
         elif glob.literal:
             yield from self._files(glob.pattern, glob.pattern + "\1")
@@ -265,12 +270,32 @@ class View:
 
     def _check(self, directory: str) -> None:
         """Raise if something below a directory is invalid; only a commit that is open or failed can be."""
-        if not self.failed:
+        if self.failed:
+            added = [entry[0] for entry in self.tree.scan(directory, paths.after(directory))]
+        elif self._open is not None:
+            low, high = (bisect_left(self._written, bound) for bound in (directory, paths.after(directory) or ""))
+            added = list(self._written[low:high])
+        else:
             return
-        added = [entry[0] for entry in self.tree.scan(directory, paths.after(directory))]
         error = changes.first_error(self.tree, added)
         if error:
             raise PachError(error)
+
+    @cached_property
+    def _written(self) -> Sequence[str]:
+        return [] if self._open is None else filesets.written(self._txn, self._open)
+
+    def _checked(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+        """These entries; raises at the first directory with something invalid in it."""
+        return entries if self._open is None and not self.failed else self._each_checked(entries)
+
+    def _each_checked(self, entries: Iterator[Entry]) -> Iterator[Entry]:
+        valid = ""
+        for entry in entries:
+            if entry.is_dir and not (valid and entry.path.startswith(valid)):
+                self._check(entry.path)
+                valid = entry.path
+            yield entry
 
     # -- contents --------------------------------------------------------------------------------------------------
 

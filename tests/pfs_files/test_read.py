@@ -201,3 +201,25 @@ def test_diff_of_a_file_that_only_changed_its_datum(repo: Repo, store: Store) ->
         found = list(diff.diff(repo.view(txn), repo.view(txn, first), "/"))
         assert [(a and a.path, b and b.path) for a, b in found] == [("/", "/"), ("/b", "/b")]
         assert [(a and a.datum, b and b.datum) for a, b in found] == [("", ""), ("two", "one")]
+
+
+def test_a_directory_is_invalid_with_what_is_deep_inside_it(repo: Repo, store: Store) -> None:
+    """As soon as it is written, not only when the commit has finished; what is beside it can be read."""
+    repo.commit(put("/d/e/f", b"1"), put("/ok/g", b"2"))
+    repo.start()
+    repo.write(put("/d/e/f/deeper", b"3"), put("/ok/h", b"4"))
+    told = r"^file / directory path collision \(/d/e/f/deeper\)$"
+    with store.read() as txn:
+        view = repo.view(txn)
+        for path in ("/", "/d", "/d/e/"):
+            with pytest.raises(PachError, match=told):
+                view.inspect(path)
+        assert view.inspect("/ok").size == 2
+        for listing in (view.list("/"), view.walk("/"), view.glob("/*"), view.glob("/")):
+            with pytest.raises(PachError, match=told):
+                next(listing)
+        assert paths(view.glob("/ok/*")) == ["/ok/g", "/ok/h"]
+        seen = []
+        with pytest.raises(PachError, match=told):
+            seen += [found.path for found in view.glob("/ok*")] + [found.path for found in view.glob("/d*")]
+        assert seen == []

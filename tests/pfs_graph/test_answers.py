@@ -3,7 +3,19 @@
 import pytest
 
 from pachd.errors import FailedPrecondition, NotFound, PachError
-from pachd.pfs import branches, commits, commitsets, metadata, projects, refs, repos, transactions, writing
+from pachd.pfs import (
+    branches,
+    check,
+    commits,
+    commitsets,
+    filesets,
+    metadata,
+    projects,
+    refs,
+    repos,
+    transactions,
+    writing,
+)
 from pachd.pfs.modify import Modification, modify_file
 from pachd.proto import metadata_pb2, pfs_pb2, transaction_pb2
 from pachd.store import Store, Txn
@@ -217,6 +229,29 @@ def test_a_head_cannot_be_a_forgotten_commit(store: Store) -> None:
         commits.forget_commit(txn, refs.resolve_commit(txn, (B, forgotten)))
     with pytest.raises(PachError, match="the branch head cannot be a forgotten commit"), writing(store) as txn:
         branches.create_branch(txn, Branch(B, "old"), head=refs.resolve_commit(txn, (B, forgotten)).key)
+
+
+def test_a_store_with_a_forgotten_commit_is_sound(store: Store) -> None:
+    chain(store)
+    finish(store, B)
+    put(store, A, "/1")
+    with store.read() as txn:
+        forgotten = refs.resolve_commit(txn, (B, "master"))
+    target = pfs_pb2.Commit(repo=refs.repo_pb(B), id=forgotten.id)
+    with Modification(store) as modification, writing(store) as txn:
+        modification.append("/f", b"abc")
+        modify_file(txn, target, modification)
+    finish(store, B)
+    put(store, A, "/2")
+    finish(store, B)
+    with writing(store) as txn:
+        commits.forget_commit(txn, refs.resolve_commit(txn, (B, forgotten.id)))
+    with store.read() as txn:
+        assert list(check.check(txn, rehash=True)) == []
+        listed = list(commits.list_commits(txn, pfs_pb2.ListCommitRequest(repo=refs.repo_pb(B))))
+        assert [info.details.size_bytes for info in listed] == [3, 3, 0]
+        with pytest.raises(PachError, match="^the commit is forgotten$"):
+            filesets.tree_of(txn, refs.resolve_commit(txn, (B, forgotten.id)))
 
 
 def test_a_directory_is_not_deleted_before_one_can_know_what_is_in_it(store: Store) -> None:
