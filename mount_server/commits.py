@@ -12,6 +12,7 @@ from mount_server.errors import (
     MountError,
     NotADirectory,
     NotFound,
+    PachdFailed,
     ReadOnly,
     TimedOut,
     Unreachable,
@@ -111,7 +112,14 @@ def _commit(
     journal.intend(row.name, intent)
     mount.in_commit = frozenset(plan.puts)
     try:
-        info = source.start(row.project, row.repo, row.branch, message)
+        try:
+            info = source.start(row.project, row.repo, row.branch, message)
+        except (Unreachable, PachdFailed):
+            raise  # as below
+        except MountError:
+            # refused: an open commit that is found there later is somebody else's
+            journal.abandon(row.name)
+            raise
         ref = CommitRef(row.project, row.repo, info.id)
         answer["commit"] = info.id
         journal.intend(row.name, intent._replace(commit=info.id, metadata=json.dumps(answer)))

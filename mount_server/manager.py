@@ -65,6 +65,7 @@ class Mounts:
         self.started = time.time_ns()
         self._lock = threading.RLock()
         self._mounts: dict[str, Mount] = {}
+        self._commit_locks: dict[tuple[str, str, str], threading.Lock] = {}
         self._repos: tuple[float, list[RepoInfo]] = (0.0, [])
         self._stopped = threading.Event()
         self.datum_mode = False
@@ -314,12 +315,18 @@ class Mounts:
         if row.path and tree.find(row.path) is None and row.mode == "ro":
             raise NotFound(f"path /{row.path} not found in {row.project}/{row.repo}@{row.commit or row.branch}")
         row = row._replace(head=tree.id, head_time=tree.mtime)
-        return Mount(row, tree, self.journal, self.contents)
+        return self._with_lock(Mount(row, tree, self.journal, self.contents))
 
     def _restore(self, row: MountRow) -> Mount:
         id_ = row.commit or row.head
         ref = CommitRef(row.project, row.repo, id_) if id_ else None
-        return Mount(row, CommitTree(self.source, ref, row.head_time), self.journal, self.contents)
+        return self._with_lock(Mount(row, CommitTree(self.source, ref, row.head_time), self.journal, self.contents))
+
+    def _with_lock(self, mount: Mount) -> Mount:
+        row = mount.row
+        if row.mode == "rw":  # a branch has one open commit at most: its mounts commit one after the other
+            mount.commit_lock = self._commit_locks.setdefault((row.project, row.repo, row.branch), threading.Lock())
+        return mount
 
     def _keep(self, mount: Mount) -> None:
         mount.temporary = False

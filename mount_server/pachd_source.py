@@ -256,8 +256,15 @@ class PachdSource:
     def start(self, project: str, repo: str, branch: str, description: str) -> CommitInfo:
         name = pfs_pb2.Branch(repo=repo_of(project, repo), name=branch)
         request = pfs_pb2.StartCommitRequest(branch=name, description=description)
-        with _translated():
-            commit = self._client.pfs.StartCommit(request, timeout=CALL_TIMEOUT)
+        try:
+            with _translated():
+                commit = self._client.pfs.StartCommit(request, timeout=CALL_TIMEOUT)
+        except errors.PachdFailed as e:
+            if "has not been finished" not in str(e):  # Pachyderm has no better status for it than UNKNOWN
+                raise
+            raise errors.HeadMoved(
+                f"somebody else has begun a commit on {project}/{repo}@{branch}: commit again when it is finished"
+            ) from e
         return self.commit(project, repo, commit.id)
 
     def fill(self, commit: CommitRef, changes: Iterator[Change]) -> None:

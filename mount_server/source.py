@@ -156,7 +156,7 @@ class Source(Protocol):
         """The commits that changed a file, newest first, starting at `commit`."""
 
     def start(self, project: str, repo: str, branch: str, description: str) -> CommitInfo:
-        """Open a commit on a branch, which is made if it is not there."""
+        """Open a commit on a branch, which is made if it is not there. :raises HeadMoved: one is open already."""
 
     def fill(self, commit: CommitRef, changes: Iterator[Change]) -> None:
         """Write changes into an open commit; all or none of one call's changes take effect."""

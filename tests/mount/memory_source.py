@@ -210,6 +210,9 @@ class MemorySource:
     def start(self, project: str, repo: str, branch: str, description: str) -> CommitInfo:
         self._call("start")
         with self._lock:
+            head = self.heads.get((project, repo, branch), "")
+            if head and not self.commits[CommitRef(project, repo, head)].info.finished:
+                raise errors.HeadMoved(f"commit {head} is open")
             info = self._start(project, repo, branch, description).info
         self._called("start")
         return info
