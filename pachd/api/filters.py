@@ -10,7 +10,7 @@ from typing import Any, Self
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from pachd.errors import PachError
+from pachd.errors import DeadlineExceeded, PachError
 
 SECONDS = 10.0  # that a filter may take for one message
 _STATE = re.compile(r'\.state\s*==\s*"(\w+)"')
@@ -62,7 +62,7 @@ class Filter:
     def matches(self, message: Message) -> bool:
         """Whether the expression's first result is neither false nor null; field names as `pachctl --raw` prints them.
 
-        Raises PachError: the expression is wrong, fails on this message, or takes too long.
+        Raises PachError: the expression is wrong or fails on this message. DeadlineExceeded: it takes too long.
         """
         if not self._expression:
             return True
@@ -82,7 +82,7 @@ class Filter:
     def _answer(self) -> bool:
         assert self._process is not None and self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], SECONDS)[0]:
-            raise PachError(f"error applying jq filter on proto message: no result within {SECONDS:g} seconds")
+            raise DeadlineExceeded(f"error applying jq filter on proto message: no result within {SECONDS:g} seconds")
         line = self._process.stdout.readline().decode(errors="replace").strip()
         if line not in ("true", "false"):
             raise PachError(line or "error applying jq filter on proto message: it takes too much memory or time")

@@ -165,7 +165,6 @@ class Run:
 
     def _work_on(self, left: list[Datum], info: pps_pb2.PipelineInfo, row: Any, rows: dict[Commit, Any]) -> None:
         place = self._executor.place(info, row["id"], self._secret)
-        self._recovered(row["pipeline"])
         env = {
             **place.environment,
             **info.details.transform.env,
@@ -174,8 +173,12 @@ class Run:
             "PPS_SPEC_COMMIT": info.spec_commit.id or row["id"],
         }
         env |= credentials(self.store, info.pipeline)
-        with self.store.read() as snapshot:
-            mounts = secrets.provide(snapshot, info, env, self._work)
+        try:
+            with self.store.read() as snapshot:
+                mounts = secrets.provide(snapshot, info, env, self._work)
+        except PachError as problem:  # a secret that was there is gone: on a cluster no worker would start
+            raise NotReady(str(problem), retry=3.0) from None
+        self._recovered(row["pipeline"])
         job_log = logs.JobLog(logs.path(self.store.path, row["pipeline"], row["id"]))
         setting = Setting(self.store, self.job, info.details, rows, job_log, env, self._out_of_memory)
         count = min(max(1, info.details.parallelism_spec.constant), len(left))
