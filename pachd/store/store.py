@@ -14,7 +14,6 @@ from contextlib import closing, contextmanager
 from typing import Any, Self
 
 from pachd.store import system
-from pachd.store.log import CHECKPOINT, Log
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +134,6 @@ class Store:
         self.shared: dict[str, Any] = {}
         self._lock_fd = lock_fd
         self._writer: sqlite3.Connection | None = writer
-        self._log = Log(os.path.join(path, _DATABASE))
         self._write_lock = threading.Lock()
         self._write_owner: int | None = None
         self._last_now = 0
@@ -291,7 +289,6 @@ class Store:
                         db.execute("ROLLBACK")
                     raise
                 self.version += not txn.quiet
-                self._log.make_room()
             finally:
                 self._write_owner = None
         finally:
@@ -383,7 +380,7 @@ def _connect(database: str) -> sqlite3.Connection:
     db.execute("PRAGMA foreign_keys=ON")
     db.execute("PRAGMA cache_size=-16384")
     db.execute("PRAGMA mmap_size=67108864")
-    db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT}")
+    db.execute("PRAGMA wal_autocheckpoint=4000")
     return db
 
 

@@ -17,13 +17,12 @@ from pachd.pfs import collect, commitsets, refs, writing
 from pachd.pfs.modify import Modification, modify_file
 from pachd.pfs.read import View
 from pachd.proto import pfs_pb2
-from pachd.store import Store, contents, log
+from pachd.store import Store, contents
 from pachd.types import Branch, Repo
 
 REPO = Repo("default", "data", "user")
 MODES = {"kill": 1, "torn": 2, "eio": 3, "enospc": 4}
 IN_MEMORY = 100_000  # bytes that a stream keeps in memory here; what comes after is a pack
-LOG_STEP = 8192  # bytes of room behind the database's log, at a time
 BIG = bytes(range(256)) * 800
 
 
@@ -74,7 +73,6 @@ def main() -> None:
     what, mode, template, work, first, step = sys.argv[1:]
     act = {"commit": commit, "squash": squash, "gc": gc}[what]
     contents.MEMORY_LIMIT = IN_MEMORY
-    log.START, log.STEP = 1, LOG_STEP
     shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
     with upkeep.open_folder(Path(template)) as store:
         before = state(store)
