@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 from pachd.errors import FailedPrecondition
@@ -51,6 +52,7 @@ class Calls(Protocol):
 Serve = Callable[[Callable[[], Any]], Calls]  # starts a service; the argument gives what Status answers
 
 _SHORT = 0.1  # seconds; a datum that takes longer is no reason to hold on to a snapshot
+_SMALL = 1 << 20  # bytes of output that the other workers may have to wait for
 
 
 class _Ready(NamedTuple):
@@ -68,12 +70,16 @@ class BatchWorker(Worker):
     """A worker whose code stays alive over many datums.
 
     While the code works on a datum the next one's files are put ready, and the one's before are done away with.
+    The workers of a job do that by turns: threads of Python that work at once only hand the interpreter to each other,
+    at every call of the system. Whatever may take long is done outside of the turn.
     """
 
     def __init__(
         self, name: str, setting: Setting, box: sandbox.Box, flush: Callable[[Batch], None], serve: Serve | None
     ) -> None:
         super().__init__(name, setting, box, flush)
+        self._turn = setting.turn
+        self._heavy = False  # what is to be tidied up may be much
         self._serve = serve
         self._calls: Calls | None = None
         self._process: sandbox.Process | None = None
@@ -84,6 +90,15 @@ class BatchWorker(Worker):
         self._ready: _Ready | None = None
         self._layout.spare.defers = True
         self._unrecorded: list[tuple[Datum, bytes, staging.Staged, Stats, str, str]] = []
+
+    @contextmanager
+    def _others(self) -> Iterator[None]:
+        """Let the other workers have their turn meanwhile."""
+        self._turn.release()
+        try:
+            yield
+        finally:
+            self._turn.acquire()
 
     def record(self, datum: Datum, env: bytes, staged: staging.Staged, stats: Stats, state: str, reason: str) -> None:
         """Put off what the code need not wait for until it works on its next datum."""
@@ -98,17 +113,24 @@ class BatchWorker(Worker):
 
     def flush(self) -> None:
         self._settle()
-        super().flush()
+        with self._others():
+            super().flush()
 
     def next(self, todo: Todo) -> Datum | None:
         if self._ready is None:
-            return todo.take()
+            with self._others():
+                return todo.take()
         todo.begin()
         return self._ready.datum
 
     def _put_ready(self) -> None:
         """Hold the next datum and put its files where `stage` finds them."""
-        self._layout.tidy()
+        if self._heavy:
+            with self._others():
+                self._layout.tidy()
+            self._heavy = False
+        else:
+            self._layout.tidy()
         datum = self._todo.hold()
         if datum is None:
             return
@@ -136,7 +158,9 @@ class BatchWorker(Worker):
     def stage(self, datum: Datum, env: bytes, stats: Stats) -> None:
         ready, self._ready = self._ready, None
         if ready is None or ready.staged is None:
-            super().stage(datum, env, stats)
+            self._heavy = True
+            with self._others():
+                super().stage(datum, env, stats)
             return
         began = time.monotonic()
         self._pinned.append(ready.pinned)
@@ -152,12 +176,20 @@ class BatchWorker(Worker):
         self._todo = todo
         self._calls = self._serve(self.status)
         self._env = {**self._setting.env, "PPS_WORKER_GRPC_PORT": str(self._calls.port)}
-        try:
-            super().work(todo)
-        finally:
-            self._give_back()
-            self._end_code()
-            self._calls.close()
+        with self._turn:
+            try:
+                super().work(todo)
+            finally:
+                self._give_back()
+                self._end_code()
+                self._calls.close()
+
+    def add_outputs(self, datum: str, found: list[staging.Output]) -> int:
+        if sum(output.size for output in found) <= _SMALL:
+            return super().add_outputs(datum, found)
+        self._heavy = True
+        with self._others():
+            return super().add_outputs(datum, found)
 
     def process(self, datum: Datum) -> None:
         setting = self._setting
@@ -191,7 +223,9 @@ class BatchWorker(Worker):
                     attempt -= 1
                     continue
                 if transform.err_cmd:
-                    recovered = self._recover({**self._env, **own}, self._output) or recovered
+                    self.flush()  # it may take as long as it likes
+                    with self._others():
+                        recovered = self._recover({**self._env, **own}, self._output) or recovered
             setting.log.write(
                 f"datum {datum.id} failed (try {attempt} of {setting.tries}): {reason}", datum, self.name, user=False
             )
@@ -237,12 +271,14 @@ class BatchWorker(Worker):
         assert self._calls is not None
         try:
             short = _SHORT if deadline is None else min(_SHORT, max(0.0, deadline - time.monotonic()))
-            return self._calls.next(short)
+            with self._others():
+                return self._calls.next(short)
         except TimeoutError:
             self._give_back()
             self.flush()
         while True:
-            error = self._calls.next(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            with self._others():
+                error = self._calls.next(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if error is not None or self._process is None or self._process.poll() is not None:
                 return error  # else it was an earlier process that ended
 
@@ -268,8 +304,9 @@ class BatchWorker(Worker):
     def _end_code(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            self._sandbox.stop(process)
-            process.wait()
+            with self._others():
+                self._sandbox.stop(process)
+                process.wait()
         self._waiting = False
         if self._calls is not None:
             self._calls.reset()

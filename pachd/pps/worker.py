@@ -42,6 +42,7 @@ class Setting:
         self.store, self.job, self.details, self.commits, self.log, self.env = store, job, details, commits, log, env
         self.encode = meta.Encoder(job, details.salt, details.transform.image).encode
         self.most = details.datum_set_spec.number  # datums recorded together; 0: as many as are there
+        self.turn = threading.Lock()  # held by the one worker of a batch that does more than wait
         self.tries = max(1, details.datum_tries)
         self.timeout = details.datum_timeout.ToNanoseconds() / 1e9 if details.HasField("datum_timeout") else None
 
@@ -227,9 +228,13 @@ class Worker:
         box = self._sandbox
         found = staging.collect(self._layout, box.tmp, self._setting.store.path, box.of_host)
         with self._writing:
-            stats.upload_bytes = self._batch.add_outputs(datum.id, found)
+            stats.upload_bytes = self.add_outputs(datum.id, found)
             stats.upload_time = time.monotonic() - began
             self.record(datum, env, self._staged, stats, meta.PROCESSED, "")
+
+    def add_outputs(self, datum: str, found: list[staging.Output]) -> int:
+        """Take what a datum put out; how many bytes that is."""
+        return self._batch.add_outputs(datum, found)
 
     def drop(self, datum: Datum, env: bytes, stats: Stats, reason: str, recovered: bool) -> None:
         """Record a datum that failed all its tries; what it put out is kept in the meta repo alone."""

@@ -62,3 +62,19 @@ def test_no_datum_waits_for_a_slow_one(client: Client) -> None:
         wait_for(lambda: job_list(client, "slow")[0].data_processed == 7, "all others are done")
         gate.open()
         assert last_job(client, "slow").data_processed == 8
+
+
+def test_no_datum_waits_for_an_error_handler(client: Client) -> None:
+    new_repo(client, "handled", {f"/{i}": b"%d" % i for i in range(8)})
+    with Gate() as gate:
+        body = 'assert found != ["/pfs/in/0"]'
+        transform = {"cmd": ["python3", "-c", BATCH.replace("{body}", body)], "stdin": [], "datum_batching": True}
+        transform |= {"err_cmd": ["python3", "-c", gate.python]}
+        source = {"pfs": {"repo": "handled", "name": "in", "glob": "/*"}}
+        more = {"parallelism_spec": {"constant": 2}, "datum_tries": 1}
+        create(client, "handler", "", transform=transform, input=source, **more)
+        gate.arrived()
+        wait_for(lambda: job_list(client, "handler")[0].data_processed == 7, "all others are done")
+        gate.open()
+        job = last_job(client, "handler")
+        assert (job.data_processed, job.data_recovered) == (7, 1)

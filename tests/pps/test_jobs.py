@@ -166,10 +166,10 @@ def test_stopping_a_job_that_runs(client):
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         job = next(iter(client.pps.ListJob(pps_pb2.ListJobRequest(pipeline=pipeline("sleeper"), details=True))))
-        if job.state == pps_pb2.JOB_RUNNING and job.details.worker_status:
+        if job.state == pps_pb2.JOB_RUNNING and any(w.datum_status.data for w in job.details.worker_status):
             break
         time.sleep(0.05)
-    assert job.details.worker_status[0].datum_status.data[0].path == "/x"
+    assert [f.path for w in job.details.worker_status for f in w.datum_status.data] == ["/x"]
     client.pps.StopJob(pps_pb2.StopJobRequest(job=job.job))
     job = last_job(client, "sleeper")
     assert (job.state, job.reason) == (pps_pb2.JOB_KILLED, "job stopped")
