@@ -61,11 +61,18 @@ def _find(client: Client, ref: pfs_pb2.File, labels: str) -> tuple[pfs_pb2.Commi
     """The label file that a reference means: the commit to look back from, and the path."""
     path = "/" + ref.path.strip("/")
     commit_info(client, ref.commit)  # an unknown repo or branch is said first
-    places = [(ref.commit, path), (ref.commit, path + ".json")]
+    places, missing = [(ref.commit, path), (ref.commit, path + ".json")], ""
     if ref.commit.repo.name != labels:
         repo = pfs_pb2.Repo(name=labels, type="user", project=ref.commit.repo.project)
         branch = pfs_pb2.Branch(repo=repo, name="master")
-        places.append((pfs_pb2.Commit(repo=repo, branch=branch), path + ".json"))
+        head = pfs_pb2.Commit(repo=repo, branch=branch)
+        try:
+            commit_info(client, head)
+            places.append((head, path + ".json"))
+        except RpcError as e:
+            if not is_missing(e):
+                raise
+            missing = f"; there is no branch {show_repo(repo)}@master, --labels names another repo"
     for commit, candidate in places:
         if _labelled(client, commit, candidate):
             return commit, candidate
@@ -74,7 +81,7 @@ def _find(client: Client, ref: pfs_pb2.File, labels: str) -> tuple[pfs_pb2.Commi
         if candidate.endswith(".json") and any(True for _ in _versions(client, commit, candidate, first=True)):
             return commit, candidate
     tried = " or ".join(f"{show_repo(commit.repo)}:{candidate}" for commit, candidate in places[1:])
-    raise Problem(f"nobody has labelled {path}: there is no {tried}")
+    raise Problem(f"nobody has labelled {path}: there is no {tried}{missing}")
 
 
 def _labelled(client: Client, commit: pfs_pb2.Commit, path: str) -> bool:

@@ -29,13 +29,34 @@ class Command(click.Command):
         super().__init__(name, epilog="\b\nExamples:\n" + examples.strip("\n") if examples else None, **more)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExamples:\n  howdah up --data ~/howdah\n  howdah status\n  howdah blame images@master:/0042.png\n\n"
+    "`howdah COMMAND --help` has examples of each.",
+)
 @click.version_option(package_name="howdah", prog_name="howdah")
 def main() -> None:
     """Versioned labelling: Label Studio on Pachyderm repos, and where each model comes from.
 
     `howdah up` starts everything on this machine. The other commands ask any pachd, embedded or a cluster.
     """
+
+
+_GUARDED = [
+    click.option("--pachd-token-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+                 help="File with the token to show to pachd.  [env: PACH_TOKEN, the token itself]"),
+    click.option("--pachd-ca-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+                 envvar="PACHD_CA_FILE", help="Certificates to trust with grpcs.  [env: PACHD_CA_FILE]"),
+]  # fmt: skip
+
+
+def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 def question(name: str, examples: str) -> Callable[[Callable[..., Any]], click.Command]:
@@ -46,11 +67,22 @@ def question(name: str, examples: str) -> Callable[[Callable[..., Any]], click.C
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
-        def run(pachd_address: str, token: str | None, as_json: bool, **parameters: Any) -> None:
+        def run(
+            pachd_address: str,
+            token: str | None,
+            pachd_token_file: Path | None,
+            pachd_ca_file: Path | None,
+            as_json: bool,
+            **parameters: Any,
+        ) -> None:
             from pachd.client import Client, RpcError
 
             try:
-                client = Client(pachd_address, token=token, timeout=60)
+                if pachd_token_file is not None:
+                    token = pachd_token_file.read_text().strip()
+                client = Client(pachd_address, token=token, timeout=60, ca_file=pachd_ca_file)
+            except OSError as e:
+                raise click.ClickException(f"the token file {e.filename} cannot be read: {e.strerror}") from None
             except ValueError as e:
                 raise click.UsageError(str(e)) from None
             with client:
@@ -64,16 +96,17 @@ def question(name: str, examples: str) -> Callable[[Callable[..., Any]], click.C
                 show(answer)
 
         run = click.option("--json", "as_json", is_flag=True, help="Answer as JSON, for programs.")(run)
-        run = click.option("--token", envvar="PACH_TOKEN", help="Access token. [env: PACH_TOKEN]")(run)
+        run = click.option("--token", envvar="PACH_TOKEN", help="Access token; better in PACH_TOKEN or a file, as "
+                           "others see command lines.  [env: PACH_TOKEN]")(run)  # fmt: skip
         run = click.option(
             "--pachd-address",
             envvar=["HOWDAH_PACHD_ADDRESS", "PACHD_ADDRESS"],
             default=ADDRESS,
             show_default=True,
             metavar="HOST:PORT",
-            help="The pachd to ask. [env: HOWDAH_PACHD_ADDRESS, PACHD_ADDRESS]",
+            help="The pachd to ask; grpcs://HOST:PORT for TLS.  [env: HOWDAH_PACHD_ADDRESS, PACHD_ADDRESS]",
         )(run)
-        return main.command(name, cls=Command, examples=examples)(run)
+        return main.command(name, cls=Command, examples=examples)(_options(*_GUARDED)(run))
 
     return decorate
 
@@ -89,15 +122,27 @@ def sentence(error: Exception, address: str) -> str:
     if isinstance(error, RpcError) and error.code is Status.UNAVAILABLE:
         return f"{first}. Is it running? Start it with `howdah up`, or name another with --pachd-address."
     if isinstance(error, RpcError) and error.code in (Status.UNAUTHENTICATED, Status.PERMISSION_DENIED):
-        return f"{first}. Give a token with --token or PACH_TOKEN."
+        return f"{first}. Give a token of somebody who may with --pachd-token-file or PACH_TOKEN."
     for steps, words in _PLAINER:
         first = re.sub(steps, words, first)
+    if re.fullmatch(r"branch \S+@[0-9a-f]{32} not found", first):
+        first = first.replace("branch", "commit", 1)
     return f"{first}. `howdah status` shows what there is." if first.endswith("not found") else first
 
 
 # A server's error begins with the steps that led to it; a person wants to know what there is not.
 _PLAINER = (
-    (r"^(?:pick commit tx: |picking commit: |commit \S+@\S* not found: (?=repo|branch|picking))+", ""),
+    (
+        r"^(?:pick commit tx: |picking (?:commit|branch|repo|project): "
+        r"|commit \S+@\S* not found: (?=repo|branch \"[^\"]|picking))+",
+        "",
+    ),
+    (r"^(commit \S+@\S+ not found): branch \"\" not found in repo .*", r"\1"),
+    (
+        r"^invalid offset for ancestor of commit: (\S+?)(?:\.user)?@(\S+), "
+        r"offset requested: (\d+), offset traversable: (\d+)$",
+        r"\1@\2 has \4 commits before it, not \3",
+    ),
     (r'^branch "(\S+)" not found in repo (\S+)$', r"branch \2@\1 not found"),
     (r"^(?:[a-z ]+: )?repo \(id=\d+, project=(\S+), name=(\S+), type=user\) not found.*", r"repo \1/\2 not found"),
     (r"^(?:[a-z ]+: )?branch \(id=\d+, branch=(\S+)\) not found.*", r"branch \1 not found"),
@@ -178,6 +223,8 @@ def rollback(client: Any, ref: str, to: str) -> Any:
     from howdah.rollback import rollback as act
 
     commit = _without_path(parse(ref)).commit
+    if not to.strip():
+        raise click.UsageError("--to is empty: name a commit ID, or an ancestor such as 'master^'")
     if commit.id:
         raise click.UsageError(f"{ref} names a commit; the head of a branch is moved: REPO@BRANCH --to COMMIT")
     return act(client, commit.branch, to), show.rollback
@@ -192,10 +239,7 @@ def _without_path(file: Any) -> Any:
 _PACHD = [
     click.option("--pachd-address", metavar="HOST:PORT",
                  help="Use this pachd instead of starting one; grpcs://HOST:PORT for TLS."),
-    click.option("--pachd-token-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
-                 help="File with the token to show to pachd.  [env: PACH_TOKEN, the token itself]"),
-    click.option("--pachd-ca-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
-                 envvar="PACHD_CA_FILE", help="Certificates to trust with grpcs.  [env: PACHD_CA_FILE]"),
+    *_GUARDED,
 ]  # fmt: skip
 _PORT = click.IntRange(1, 65535)
 _SERVICES = [
@@ -211,15 +255,6 @@ def _executor(default: str) -> Callable[..., Any]:
     kind = click.Choice(["auto", "process", "docker"])
     about = "Where the pipelines of a pachd that is started here run; see pachd --help."
     return click.option("--executor", type=kind, default=default, show_default=True, help=about)
-
-
-def _options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
 
 
 @main.command(

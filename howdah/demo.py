@@ -24,7 +24,7 @@ from howdah import up
 from howdah.labelstudio import LabelStudio, LabelStudioError
 from howdah.pachyderm import Problem, job_state
 from howdah.services import ServiceError, Services
-from howdah.show import percent
+from howdah.show import console, percent
 from pachd.client import Client, RpcError, parse_ref
 from pachd.proto import pfs_pb2, pps_pb2
 
@@ -36,7 +36,7 @@ SHARED = 20  # every so many-th image is labelled by both
 WRONG = {ANNOTATORS[0]: range(0, FIRST, 50), ANNOTATORS[1]: range(1, FIRST, 30)}
 HANDS = 2  # requests that an annotator has under way at the same time
 LABEL_CONFIG = (
-    '<View><Image name="image" value="$image"/><Choices name="digit" toName="image" choice="single">'
+    '<View><Image name="image" value="$image" maxWidth="320px"/><Choices name="digit" toName="image" choice="single">'
     + "".join(f'<Choice value="{digit}"/>' for digit in range(10))
     + "</Choices></View>"
 )
@@ -54,7 +54,10 @@ def run(
 
     The report is written to `report` when everything worked.
     """
-    out = Console(stderr=as_json, highlight=False)
+    out = console(stderr=as_json)
+    folder = report.absolute().parent
+    if not folder.is_dir() or not os.access(report if report.exists() else folder, os.W_OK):
+        raise click.ClickException(f"the report {report} cannot be written: name another file with --report")
     folder = data or Path(tempfile.mkdtemp(prefix="howdah-demo-"))
     started = time.monotonic()
     layout = None
@@ -64,10 +67,13 @@ def run(
             running.stop_on_signals(raising=True)
             ports = free_port(30650), free_port(9002), free_port(8080)
             layout = up.lay_out(folder, pachd_address, None, *ports, **options)
-            for service in up.services(layout):
-                with step(out, f"starting {service.name}"):
-                    running.start(service)
+            services = up.services(layout)
             with layout.client(timeout=120) as client:
+                for service in services:
+                    if service.name != "pachd":
+                        check_empty(client)
+                    with step(out, f"starting {service.name}"):
+                        running.start(service)
                 answer = Demo(out, layout, client).play()
             answer["seconds"] = round(time.monotonic() - started, 1)
             report.write_text(json.dumps(answer, indent=2) + "\n")
@@ -153,13 +159,10 @@ class Demo:
         return answer
 
     def put_images(self) -> None:
-        """All digits as PNG files, in one commit; a pachd that has such repos already is refused."""
+        """All digits as PNG files, in one commit."""
         from PIL import Image
         from sklearn.datasets import load_digits
 
-        repos = {info.repo.name for info in self.client.pfs.ListRepo(pfs_pb2.ListRepoRequest(type="user"))}
-        if taken := sorted(repos & {"images", "labels", *reports.PIPELINES}):
-            raise Problem(f"this pachd has a repo {taken[0]} already; the demo wants one without: name another --data")
         for name, what in (("images", "Scanned digits, 8 × 8 pixels."), ("labels", "Labels, one file per image.")):
             repo = parse_ref(name).commit.repo
             if not repo.name:
@@ -268,6 +271,13 @@ class Demo:
             for job in sorted(last, key=lambda job: reports.PIPELINES.index(job.job.pipeline.name)):
                 counts = f"{job.data_processed} processed, {job.data_skipped} skipped, {job.data_failed} failed"
                 self.out.print(f"  {job.job.pipeline.name}: {job_state(job)}, {counts} of {job.data_total}")
+
+
+def check_empty(client: Client) -> None:
+    """Raise Problem when a pachd has such repos as the demo makes already."""
+    repos = {info.repo.name for info in client.pfs.ListRepo(pfs_pb2.ListRepoRequest(type="user"))}
+    if taken := sorted(repos & {"images", "labels", *reports.PIPELINES}):
+        raise Problem(f"this pachd has a repo {taken[0]} already; the demo wants one without: name another --data")
 
 
 def assignments(items: list[str]) -> list[tuple[str, int]]:

@@ -41,8 +41,12 @@ class Service:
 
     def start(self, stopping: threading.Event) -> None:
         """Start the process in a group of its own and wait until it is ready. Raises ServiceError."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            opened = self.log.open("ab")
+        except OSError as e:
+            raise ServiceError(f"{self.name} has no log: {self.log} cannot be written: {e.strerror or e}") from e
+        with opened as log:
             self.process = subprocess.Popen(
                 [*_end_with_us(), *self.command],
                 stdin=subprocess.DEVNULL,

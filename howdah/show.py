@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.tree import Tree
 
 
-def console() -> Console:
-    """A console for standard output; long lines are left whole when it is not a terminal."""
-    out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=200, soft_wrap=True)
+def console(stderr: bool = False) -> Console:
+    """A console for standard output (or standard error); long lines are left whole when it is not a terminal."""
+    out = Console(highlight=False, stderr=stderr)
+    return out if out.is_terminal else Console(highlight=False, stderr=stderr, width=200, soft_wrap=True)
 
 
 def percent(value: float | None) -> str:

@@ -85,8 +85,13 @@ def lay_out(
 def login(path: Path) -> tuple[str, str]:
     """The first user of Label Studio: read from the file, or made up and written there for its owner alone."""
     if path.exists():
-        stored = json.loads(path.read_text())
-        return stored["username"], stored["password"]
+        try:
+            stored = json.loads(path.read_text())
+            return stored["username"], stored["password"]
+        except (ValueError, KeyError, TypeError):
+            raise ServiceError(
+                f"{path} does not hold a login: delete it, and set the password in Label Studio"
+            ) from None
     password = secrets.token_urlsafe(12)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         json.dump({"username": USERNAME, "password": password}, file)
@@ -113,7 +118,6 @@ def services(layout: Layout, label_studio: bool = True) -> list[Service]:
     elif reason := refusal(layout):
         raise ServiceError(reason)
     mount_host, mount_port = layout.mount_url.removeprefix("http://").split(":")
-    layout.mount_dir.mkdir(parents=True, exist_ok=True)
     found.append(
         Service(
             "mount-server",
@@ -143,7 +147,11 @@ def services(layout: Layout, label_studio: bool = True) -> list[Service]:
                 {"LABEL_STUDIO_USERNAME": layout.username, "LABEL_STUDIO_PASSWORD": layout.password},
             )
         )
+    names: dict[str, str] = {}  # by port
     for service in found:
+        first = names.setdefault(service.url.rsplit(":", 1)[1], service.name)
+        if first != service.name:
+            raise ServiceError(f"{first} and {service.name} cannot have the same port")
         free(service)
     return found
 
@@ -154,7 +162,11 @@ def free(service: Service) -> None:
     with socket.socket() as probe:
         probe.settimeout(1)
         if probe.connect_ex((host, int(port))) == 0:
-            raise ServiceError(f"{service.name} cannot start: something listens on {host}:{port} already")
+            option = f"--{service.name.lower().replace(' ', '-').removesuffix('-server')}-port"
+            raise ServiceError(
+                f"{service.name} cannot start: something listens on {host}:{port} already. "
+                f"Is `howdah up` running? Stop what is there, or choose another port with {option}"
+            )
 
 
 def refusal(layout: Layout) -> str:

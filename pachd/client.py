@@ -65,6 +65,8 @@ class Client:
     :param ca_file: PEM file with the certificates to trust in place of the usual ones, for grpcs; None: what the
         environment variable PACHD_CA_FILE names, if it is set.
 
+    :raises ValueError: an address or a token that cannot be one.
+
     Threads may share it. Failures are RpcError; a server that cannot be reached is Status.UNAVAILABLE.
     """
 
@@ -77,6 +79,8 @@ class Client:
     ) -> None:
         self.address = address
         self._ca_file = ca_file or os.environ.get("PACHD_CA_FILE") or None
+        if token is not None and not re.fullmatch("[ -~]*", token):
+            raise ValueError("the token has characters that cannot be sent, such as a line break")
         self._token = token
         self._timeout = timeout
         self._host, self._port, self._tls = _parse_address(address)
@@ -279,6 +283,8 @@ def _parse_address(address: str) -> tuple[str, int, bool]:
     if match is None:
         raise ValueError(f"{address!r} is not an address: write HOST:PORT or grpc://HOST:PORT")
     scheme, host, port = match.groups()
+    if port and not 0 < int(port) < 65536:
+        raise ValueError(f"{address!r} is not an address: ports go from 1 to 65535")
     return host.strip("[]"), int(port or 30650), scheme in ("grpcs", "https")
 
 

@@ -178,11 +178,35 @@ class TestErrors:
             (["rollback", "labels@master"], 2, "--to"),
             (["rollback", "labels@master", "--to", "nobranch"], 1, "nobranch"),
             (["rollback", "evaluate@master", "--to", "master^"], 1, "Roll back an input instead: labels@master"),
+            (["blame", "labels@master:/never.png", "--labels", "no"], 1, "nobody has labelled /never.png"),
+            (
+                ["blame", "images@master:/a.png", "--labels", "no"],
+                1,
+                "no branch no@master, --labels names another repo",
+            ),
+            (["lineage", "labels@" + "0" * 32], 1, "commit default/labels@" + "0" * 32 + " not found"),
+            (["lineage", "labels=abc"], 1, "commit default/labels@abc not found"),
+            (["lineage", "noproject/labels@master"], 1, 'Error: project "noproject" not found'),
+            (["lineage", "images@master^7"], 1, "has 0 commits before it, not 7"),
+            (["rollback", "labels@master", "--to", ""], 2, "--to is empty"),
             (["status", "--pachd-address", "a b"], 2, "HOST:PORT"),
+            (["status", "--pachd-address", "127.0.0.1:99999"], 2, "ports go from 1 to 65535"),
+            (["status", "--token", "a\nb"], 2, "the token has characters that cannot be sent"),
+            (["status", "--token", "ü"], 2, "the token has characters that cannot be sent"),
+            (
+                ["up", "--pachd-port", "40001", "--mount-port", "40001"],
+                1,
+                "pachd and mount-server cannot have the same",
+            ),
+            (["demo", "--report", "/dev/null/x"], 1, "the report /dev/null/x cannot be written"),
             (["up", "--data", "/dev/null/x"], 1, "data folder"),
         ],
     )
-    def test_one_sentence_and_an_exit_code(self, ask: Any, arguments: list[str], code: int, words: str) -> None:
+    def test_one_sentence_and_an_exit_code(
+        self, ask: Any, arguments: list[str], code: int, words: str, tmp_path: Path
+    ) -> None:
+        if arguments[0] == "up" and "--data" not in arguments:
+            arguments = [*arguments, "--data", str(tmp_path)]
         result = ask(*arguments)
         assert result.exit_code == code and words in result.output and "Traceback" not in result.output
 

@@ -102,3 +102,26 @@ def test_a_pachd_of_its_own(guarded: Guarded, tmp_path: Path) -> None:
         assert end(process) == (0, "")
     finally:
         process.kill()
+
+
+def test_questions(guarded: Guarded, tmp_path: Path) -> None:
+    def ask(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [
+            sys.executable,
+            "-m",
+            "howdah",
+            "status",
+            "--pachd-address",
+            f"grpcs://{guarded.address}",
+            *arguments,
+        ]
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT)
+
+    trusted = ["--pachd-ca-file", str(guarded.certificates.ca)]
+    assert ask(*trusted, "--pachd-token-file", str(guarded.token_file)).returncode == 0
+    (tmp_path / "token").write_text("another")
+    for arguments in ([], ["--pachd-token-file", str(tmp_path / "token")]):
+        done = ask(*trusted, *arguments)
+        assert done.returncode == 1 and "Give a token of somebody who may with --pachd-token-file" in done.stderr
+    done = ask("--pachd-token-file", str(guarded.token_file))
+    assert done.returncode == 1 and done.stderr.startswith("Error: ") and len(done.stderr.splitlines()) == 1

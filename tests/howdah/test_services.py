@@ -110,7 +110,8 @@ def test_up_without_label_studio(tmp_path: Path, end: signal.Signals) -> None:
         children = psutil.Process(process.pid).children(recursive=True)
         second = howdah("up", "--data", str(tmp_path / "other"), "--no-label-studio", *ports)
         _, error = second.communicate(timeout=240)
-        assert second.returncode == 1 and "listens on" in error
+        assert second.returncode == 1 and f"listens on 127.0.0.1:{pachd} already" in error
+        assert "choose another port with --pachd-port" in error
         process.send_signal(end)
         _, error = process.communicate(timeout=240)
         assert process.returncode == (130 if end == signal.SIGINT else 0), error
@@ -134,6 +135,17 @@ def test_up_on_another_pachd_and_death_of_a_child(tmp_path: Path, pachd_process:
     finally:
         process.kill()
         subprocess.run(["fusermount", "-uz", str(tmp_path / "data/pfs")], capture_output=True, timeout=30)
+
+
+def test_a_data_folder_that_is_of_no_use(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("")
+    process = howdah("up", "--data", str(tmp_path), "--pachd-port", str(free_port()), "--mount-port", str(free_port()))
+    _, error = process.communicate(timeout=240)
+    assert process.returncode == 1 and f"Error: pachd has no log: {tmp_path}/logs/pachd.log" in error
+    (tmp_path / "login.json").write_text("{}")
+    process = howdah("up", "--data", str(tmp_path))
+    _, error = process.communicate(timeout=240)
+    assert process.returncode == 1 and f"Error: {tmp_path}/login.json does not hold a login" in error
 
 
 def test_up_with_an_address_where_nothing_is(tmp_path: Path) -> None:
