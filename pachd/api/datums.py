@@ -37,7 +37,9 @@ class Datums:
                 info = meta.datum_info(b"".join(view.read(entry)), request.datum.job)
                 _state_of(snapshot, info, request.datum.job)
                 return info
-        raise PachError(f"datum {request.datum.id} not found in job {request.datum.job.id}")
+        job = request.datum.job
+        name = f"{job.pipeline.project.name or 'default'}/{job.pipeline.name}@{job.id}"
+        raise PachError(f"datum {request.datum.id} not found in job {name}")
 
     @read
     def ListDatum(self, snapshot: Snapshot, request: pps_pb2.ListDatumRequest, call: Call) -> Any:

@@ -5,7 +5,6 @@ from typing import Any
 from pachd.api.filters import Filter, projects_of
 from pachd.api.service import Call, read, write
 from pachd.errors import NotFound, PachError
-from pachd.pfs import refs
 from pachd.pps import jobs
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Txn
@@ -48,34 +47,34 @@ class Jobs:
         while True:
             version = context.version
             found = await context.read(
-                lambda s: [
-                    self._job_info(row, request.details) for row in jobs.list_jobs(s, job_set=request.job_set.id)
-                ]
+                lambda s: [self._job_info(row, request.details) for row in jobs.of_set(s, request.job_set.id)]
             )
             waiting = False
-            for info in reversed(found):
+            for info in found:
                 key = (info.job.pipeline.project.name, info.job.pipeline.name)
-                if request.wait and not jobs.terminal(info.state):
+                if key in sent:
+                    continue
+                if request.wait and not jobs.terminal(info.state):  # nothing overtakes what is upstream of it
                     waiting = True
-                elif key not in sent:
-                    sent.add(key)
-                    await call.reply(info)
+                    break
+                sent.add(key)
+                await call.reply(info)
             if not waiting:
                 return
             await context.newer(version)
 
     @read
     def ListJob(self, snapshot: Snapshot, request: pps_pb2.ListJobRequest, call: Call) -> Any:
-        pipeline = request.pipeline if request.pipeline.name else None
+        pipeline = request.pipeline if request.HasField("pipeline") else None
         before = request.paginationMarker.ToNanoseconds() if request.HasField("paginationMarker") else 0
         rows = jobs.list_jobs(
             snapshot, projects_of(request), pipeline, request.history, before=before, reverse=request.reverse
         )
-        wanted = {str(refs.resolve_commit(snapshot, commit).id) for commit in request.input_commit}
+        sets = [jobs.sets_downstream(snapshot, commit) for commit in request.input_commit]
         count = 0
         with Filter(request.jqFilter) as filter:
             for row in rows:
-                if request.input_commit and not _reads(snapshot, row, wanted):
+                if not all(row["id"] in ids for ids in sets):
                     continue
                 info = self._job_info(row, request.details)
                 if not filter.matches(info):
@@ -136,11 +135,3 @@ class Jobs:
     @write(transactional="update_job_state")
     def UpdateJobState(self, txn: Txn, request: pps_pb2.UpdateJobStateRequest, call: Call) -> None:
         jobs.update_state(txn, request)
-
-
-def _reads(snapshot: Snapshot, row: Any, wanted: set[str]) -> bool:
-    info = pps_pb2.PipelineInfo.FromString(row["info"])
-    try:
-        return wanted <= {commit.id for commit in jobs.input_commits(snapshot, info, row["id"]).values()}
-    except NotFound:
-        return False

@@ -17,14 +17,14 @@ class Logs:
 
     async def GetLogs(self, call: Call) -> None:
         request = await call.request()
-        job = request.job if request.HasField("job") else request.datum.job if request.HasField("datum") else None
-        if job is None and not request.pipeline.name:
+        job = request.job if request.HasField("job") else None
+        if job is None and not request.HasField("pipeline"):
             if request.data_filters or request.HasField("datum"):
                 raise PachError("must specify the Job or Pipeline that the datum is from to get logs for it")
             raise PachError('no pods belonging to the rc "pachd" were found')
         if job is not None and not job.pipeline.name:
             raise PachError("pipeline must be specified for the given job")
-        if job is not None and request.pipeline.name and job.pipeline.name != request.pipeline.name:
+        if job is not None and request.HasField("pipeline") and _key(job.pipeline) != _key(request.pipeline):
             raise PachError("job is from the wrong pipeline")
         offsets: dict[str, int] = {}
         over: set[str] = set()
@@ -33,6 +33,8 @@ class Logs:
         while True:
             version = context.version
             lines, ended = await context.read(lambda s: _lines(s, request, job, offsets, over))
+            if request.master:  # what the one that shares out the work says: nobody has to, here
+                lines = []
             if first and request.tail > 0:
                 lines = lines[-request.tail :]
             for line in lines:
@@ -46,6 +48,10 @@ class Logs:
                 await asyncio.wait_for(context.newer(version), _FOLLOW)
             except TimeoutError:
                 pass
+
+
+def _key(pipeline: pps_pb2.Pipeline) -> tuple[str, str]:
+    return pipeline.project.name or "default", pipeline.name
 
 
 def _lines(

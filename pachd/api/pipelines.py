@@ -3,6 +3,7 @@
 import itertools
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -12,7 +13,7 @@ from pachd.api.service import Call, read, write
 from pachd.api.transaction import append
 from pachd.errors import InvalidArgument, PachError
 from pachd.pfs.projects import list_projects
-from pachd.pps import cron, describe, pipelines
+from pachd.pps import cron, describe, pipelines, removal
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Txn
 
@@ -29,13 +30,14 @@ class Pipelines:
 
         def run(txn: Txn) -> str:
             switches = (request.update, request.reprocess, request.dry_run)
-            if not call.transaction:
+            if not call.transaction or request.dry_run:
                 return pipelines.create_v2(txn, request.create_pipeline_request_json, *switches)
             text = request.create_pipeline_request_json
             kept = pps_pb2.CreatePipelineTransaction(user_json=text, effective_json=pipelines.effective_json(txn, text))
             kept.create_pipeline_request.update, kept.create_pipeline_request.reprocess = switches[:2]
+            effective = pipelines.create_v2(txn, text, *switches[:2], dry_run=True)
             append(txn, call.transaction, "create_pipeline_v2", kept)
-            return kept.effective_json
+            return effective
 
         effective = await call.context.write(run)
         await call.reply(pps_pb2.CreatePipelineV2Response(effective_create_pipeline_request_json=effective))
@@ -50,7 +52,11 @@ class Pipelines:
             found = (
                 info
                 for info in describe.list_pipelines(
-                    snapshot, projects_of(request), request.pipeline, request.history, request.commit_set.id
+                    snapshot,
+                    projects_of(request),
+                    request.pipeline if request.HasField("pipeline") else None,
+                    request.history,
+                    request.commit_set.id,
                 )
                 if wanted.matches(info)
             )
@@ -60,20 +66,35 @@ class Pipelines:
             first = min(size * index, sys.maxsize - size)
             yield from itertools.islice(found, first, first + size) if size else found
 
-    @write()
-    def DeletePipeline(self, txn: Txn, request: pps_pb2.DeletePipelineRequest, call: Call) -> None:
+    async def DeletePipeline(self, call: Call) -> None:
+        """Stop it, then delete it: if that fails, it has been stopped."""
+        request = await call.request()
         if request.all and not request.pipeline.name:
-            pipelines.delete_all(txn, (), request.force, request.keep_repo)
-            return
-        pipelines.delete_pipeline(txn, request.pipeline, request.force, request.keep_repo, request.must_exist)
+            await self._delete_all(call, (), request.force, request.keep_repo)
+        else:
+            await call.context.write(lambda txn: removal.stop_before_delete(txn, request.pipeline, request.must_exist))
+            await call.context.write(
+                lambda txn: removal.delete_pipeline(txn, request.pipeline, request.force, request.keep_repo, False)
+            )
+        await call.reply(Empty())
 
-    @write()
-    def DeletePipelines(self, txn: Txn, request: pps_pb2.DeletePipelinesRequest, call: Call) -> Any:
+    async def DeletePipelines(self, call: Call) -> None:
+        request = await call.request()
         projects = [] if request.all else projects_of(request)
-        if not request.all and not projects:
-            return pps_pb2.DeletePipelinesResponse()
-        deleted = pipelines.delete_all(txn, projects, request.force, request.keep_repo)
-        return pps_pb2.DeletePipelinesResponse(pipelines=deleted)
+        deleted = []
+        if request.all or projects:
+            deleted = await self._delete_all(call, projects, request.force, request.keep_repo)
+        await call.reply(pps_pb2.DeletePipelinesResponse(pipelines=deleted))
+
+    async def _delete_all(
+        self, call: Call, projects: Sequence[str], force: bool, keep_repo: bool
+    ) -> list[pps_pb2.Pipeline]:
+        def stop(txn: Txn) -> None:
+            for pipeline in removal.names(txn, projects):
+                pipelines.stop_pipeline(txn, pipeline)
+
+        await call.context.write(stop)
+        return await call.context.write(lambda txn: removal.delete_all(txn, projects, force, keep_repo))
 
     @write()
     def StartPipeline(self, txn: Txn, request: pps_pb2.StartPipelineRequest, call: Call) -> None:
@@ -124,7 +145,7 @@ class Pipelines:
 
     @write()
     def DeleteAll(self, txn: Txn, request: Empty, call: Call) -> None:
-        pipelines.delete_all(txn)
+        removal.delete_all(txn)
 
 
 def _alert(info: pps_pb2.PipelineInfo) -> str:

@@ -143,7 +143,7 @@ def _inspect_job(access: Access, request: pps_pb2.InspectJobRequest) -> None:
 
 def _inspect_job_set(access: Access, request: pps_pb2.InspectJobSetRequest) -> None:
     if request.details:
-        for row in jobs.list_jobs(access.snapshot, job_set=request.job_set.id):
+        for row in jobs.of_set(access.snapshot, request.job_set.id):
             pipeline = jobs.message(row).pipeline
             if _known(access, pipeline):
                 access.need(_output(pipeline), P.PIPELINE_LIST_JOB)

@@ -7,7 +7,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from pachd.api import templates
 from pachd.api.service import Call, read, write
-from pachd.errors import InvalidArgument
+from pachd.errors import InvalidArgument, PachError
 from pachd.pps import defaults, pipelines, secrets
 from pachd.proto import pps_pb2, task_pb2
 from pachd.store import Snapshot, Txn
@@ -69,10 +69,17 @@ def _replace(txn: Txn, request: Any, project: str, replace: Callable[[], object]
     """Replace defaults and update the pipelines that they change, or only say which those are."""
     with txn.savepoint() as point:
         replace()
-        found = pipelines.affected(txn, project) if request.regenerate else []
+        try:
+            found = pipelines.affected(txn, project) if request.regenerate else []
+        except PachError as error:
+            raise PachError(f"unknown error: could not list pipelines: {error}") from None
         if request.dry_run:
             point.discard()
             return found
-    for pipeline in found:
-        pipelines.regenerate(txn, pipeline, request.reprocess)
+    try:
+        for pipeline in found:
+            pipelines.regenerate(txn, pipeline, request.reprocess)
+    except PachError as error:
+        kind = "project" if project else "cluster"
+        raise PachError(f"unknown error: could not write {kind} defaults: {error}") from None
     return found

@@ -7,7 +7,8 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from pachd.errors import InvalidArgument
+from pachd.errors import InvalidArgument, NotFound, PachError
+from pachd.pfs import projects
 from pachd.pps import spec
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Txn
@@ -31,16 +32,17 @@ def project_defaults(txn: Snapshot, project: str) -> str:
 
 
 def layers(txn: Snapshot, project: str) -> list[dict[str, Any]]:
-    """What a user's spec is merged over, weakest first."""
-    found = []
-    for text in (cluster_json(txn), project_defaults(txn, project)):
-        value = spec.canonical(json.loads(text), pps_pb2.ClusterDefaults.DESCRIPTOR)
-        found.append(value.get("createPipelineRequest") or {})
-    return found
+    """What a user's spec is merged over, weakest first. NotFound when there is no such project."""
+    try:
+        projects.inspect_project(txn, project)
+    except NotFound as error:
+        raise NotFound(f"could not get defaults for project {project}: {error}") from None
+    return [_layer(text) for text in (cluster_json(txn), project_defaults(txn, project))]
 
 
 def project_response(txn: Snapshot, project: str) -> pps_pb2.GetProjectDefaultsResponse:
-    """A project's defaults with the time at which they were set."""
+    """A project's defaults with the time at which they were set. NotFound."""
+    projects.inspect_project(txn, project)
     found = pps_pb2.GetProjectDefaultsResponse(project_defaults_json=project_defaults(txn, project))
     row = txn.db.execute("SELECT created FROM pps_defaults WHERE scope=?", (f"project/{project}",)).fetchone()
     if row:
@@ -49,31 +51,42 @@ def project_response(txn: Snapshot, project: str) -> pps_pb2.GetProjectDefaultsR
 
 
 def replace_cluster(txn: Txn, text: str) -> None:
-    """Set the cluster's defaults; InvalidArgument for malformed JSON or an unknown field."""
-    if not text.strip():
-        raise InvalidArgument("invalid cluster defaults JSON")
-    _check(text)
+    """Set the cluster's defaults; InvalidArgument for malformed JSON, an unknown field or what no spec may say."""
+    try:
+        layer = _layer(text)
+    except PachError as error:
+        raise InvalidArgument(f"invalid cluster defaults JSON: {error}") from None
+    try:
+        spec.effective({}, layer)
+    except PachError as error:
+        told = json.dumps({"createPipelineRequest": spec.BUILT_IN}, separators=(",", ":"))
+        raise InvalidArgument(
+            f"could not merge cluster defaults {text} into built-in defaults {told}: {error}"
+        ) from None
     _set(txn, "cluster", text)
 
 
 def replace_project(txn: Txn, project: str, text: str) -> None:
     """Set a project's defaults; errors as for the cluster's."""
-    if not text.strip():
-        raise InvalidArgument(f"could not merge project defaults {text} into cluster defaults {cluster_json(txn)}")
-    _check(text)
+    cluster = cluster_json(txn)
+    try:
+        spec.effective({}, _layer(cluster), _layer(text))
+    except PachError as error:
+        raise InvalidArgument(
+            f"could not merge project defaults {text} into cluster defaults {cluster}: {error}"
+        ) from None
     _set(txn, f"project/{project}", text)
 
 
-def _check(text: str) -> None:
+def _layer(text: str) -> dict[str, Any]:
+    """The defaults that a JSON document has for pipeline specs."""
     value = spec.canonical(spec.parse_json(text), pps_pb2.ClusterDefaults.DESCRIPTOR)
-    defaults = value.get("createPipelineRequest") or {}
-    found = [name for name in ("pipeline", "update", "reprocess") if name in defaults]
-    if found:
-        raise InvalidArgument(f"defaults cannot set {found[0]}")
+    found: dict[str, Any] = value.get("createPipelineRequest") or {}
     try:
-        json_format.ParseDict(defaults, pps_pb2.CreatePipelineRequest())
-    except json_format.ParseError as error:
+        json_format.ParseDict(found, pps_pb2.CreatePipelineRequest())
+    except (RecursionError, json_format.ParseError) as error:
         raise InvalidArgument(f"malformed defaults: {error}") from None
+    return found
 
 
 def _set(txn: Txn, scope: str, text: str) -> None:

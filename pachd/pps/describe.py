@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pachd.errors import NotFound, PachError
+from pachd.pfs import refs
 from pachd.pps import pipelines
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot
+from pachd.types import Repo
 
 _ANCESTRY = re.compile(r"(?P<name>[^~^.]+)(?P<marks>\^+|~+|\.+)(?P<number>\d{0,9})")
 
 
-def info(txn: Snapshot, row: sqlite3.Row, details: bool = True, inspect: bool = False) -> pps_pb2.PipelineInfo:
-    """A pipeline's version as clients see it; ``inspect`` adds how many workers there are."""
+def info(
+    txn: Snapshot, row: sqlite3.Row, details: bool = True, inspect: bool = False, jobs_of: int = sys.maxsize
+) -> pps_pb2.PipelineInfo:
+    """A pipeline's version as clients see it; ``inspect`` adds how many workers there are.
+
+    An earlier version is in the state that it was in when the next one came. The state of the last job is that of the
+    newest one of the versions up to ``jobs_of``.
+    """
     found = pps_pb2.PipelineInfo.FromString(row["info"])
-    found.version, found.stopped, found.state, found.reason = (
-        row["shown"],
-        bool(row["stopped"]),
-        row["state"],
-        row["reason"],
-    )
+    found.version = row["shown"]
+    if row["shown"] == row["version"] or not found.state:
+        found.stopped, found.state, found.reason = bool(row["stopped"]), row["state"], row["reason"]
     found.parallelism = max(found.details.parallelism_spec.constant, 1)
     commit = found.spec_commit
     commit.id, commit.branch.name = row["spec_commit"], "master"
     for repo in (commit.repo, commit.branch.repo):
         repo.name, repo.type, repo.project.name = row["name"], "spec", row["project"]
     last = txn.db.execute(
-        "SELECT state FROM pps_jobs WHERE pipeline=? ORDER BY pk DESC LIMIT 1", (row["pk"],)
+        "SELECT state FROM pps_jobs WHERE pipeline=? AND version<=? ORDER BY pk DESC LIMIT 1", (row["pk"], jobs_of)
     ).fetchone()
     if last is not None:
         found.last_job_state = last["state"]
@@ -75,11 +81,14 @@ def list_pipelines(
     history: int = 0,
     commit_set: str = "",
 ) -> Iterator[pps_pb2.PipelineInfo]:
-    """Pipelines, newest first, each with ``history`` earlier versions (-1: all). NotFound when there is no such
-    ``pipeline``."""
+    """Pipelines, each with ``history`` earlier versions (-1: all), by when the version was made, newest first.
+
+    With a ``commit_set`` as they were for it, those that it has nothing to do with left out. NotFound when there is no
+    such ``pipeline``.
+    """
     where = ["(?<0 OR v.version >= p.version - ?)"]
     values: list[Any] = [history, history]
-    if pipeline is not None and pipeline.name:
+    if pipeline is not None:
         where.append("p.project=? AND p.name=?")
         key = (pipeline.project.name or "default", pipeline.name)
         values += key
@@ -88,9 +97,21 @@ def list_pipelines(
     if projects:
         where.append(f"p.project IN ({','.join('?' * len(projects))})")
         values += list(projects)
-    if commit_set:
-        where.append("EXISTS (SELECT 1 FROM pps_jobs j WHERE j.pipeline=p.pk AND j.version=v.version AND j.id=?)")
-        values.append(commit_set)
-    sql = pipelines.SELECT + f"WHERE {' AND '.join(where)} ORDER BY p.pk DESC, v.version DESC"
+    sql = pipelines.SELECT + f"WHERE {' AND '.join(where)} ORDER BY v.updated DESC, v.spec_commit"
     for row in txn.db.execute(sql, values).fetchall():
-        yield info(txn, row)
+        if not commit_set:
+            yield info(txn, row)
+        elif then := _at(txn, row, commit_set):
+            yield info(txn, then, jobs_of=then["shown"])
+
+
+def _at(txn: Snapshot, row: sqlite3.Row, commit_set: str) -> sqlite3.Row | None:
+    """The version of a pipeline that a commit set was made with."""
+    try:
+        commit = refs.resolve_commit(txn, (Repo(row["project"], row["name"], "spec"), commit_set))
+    except NotFound:
+        return None
+    found: sqlite3.Row | None = txn.db.execute(
+        pipelines.SELECT + "WHERE p.pk=? AND v.spec_commit=?", (row["pk"], commit.id)
+    ).fetchone()
+    return found

@@ -51,7 +51,11 @@ def name_of(node: pps_pb2.Input) -> str:
 
 
 def fill(node: pps_pb2.Input, pipeline: str, project: str) -> None:
-    """Fill in an input's defaults in place and sort siblings by name, which is the order of a datum's inputs."""
+    """Sort siblings by name, which is the order of a datum's inputs, and fill in an input's defaults, both in place.
+
+    An input without a name is called after its repo, but not sorted by it: it comes before those with names.
+    """
+    _sort(node)
     triggered: dict[str, int] = {}
     for part in walk(node):
         if part.HasField("pfs"):
@@ -69,6 +73,10 @@ def fill(node: pps_pb2.Input, pipeline: str, project: str) -> None:
         if part.HasField("cron"):
             part.cron.repo = part.cron.repo or f"{pipeline}_{part.cron.name}"
             part.cron.project = part.cron.project or project
+
+
+def _sort(node: pps_pb2.Input) -> None:
+    for part in walk(node):
         for fan in _FAN:
             nodes = getattr(part, fan)
             if len(nodes) > 1:

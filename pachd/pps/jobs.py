@@ -179,19 +179,18 @@ def list_jobs(
     projects: Sequence[str] = (),
     pipeline: pps_pb2.Pipeline | None = None,
     history: int = -1,
-    job_set: str = "",
     before: int = 0,
     number: int = 0,
     reverse: bool = False,
 ) -> Iterator[sqlite3.Row]:
-    """Rows of jobs, newest first (``reverse``: oldest first).
+    """Rows of jobs, newest first (``reverse``: oldest first), those of one transaction by name.
 
     Only jobs of a pipeline's current version and the ``history`` versions before it (-1: of all versions).
     ``before`` (ns) is an exclusive bound on the time of creation, ``number`` the most to give.
     """
     where: list[str] = ["1"]
     values: list[Any] = []
-    if pipeline is not None and pipeline.name:
+    if pipeline is not None:
         project = pipeline.project.name or "default"
         found = txn.db.execute(
             "SELECT pk FROM pps_pipelines WHERE project=? AND name=?", (project, pipeline.name)
@@ -206,14 +205,12 @@ def list_jobs(
     if projects:
         where.append(f"p.project IN ({','.join('?' * len(projects))})")
         values.extend(projects)
-    if job_set:
-        where.append("j.id=?")
-        values.append(job_set)
     if before:
         where.append("j.created > ?" if reverse else "j.created < ?")
         values.append(before)
     order = "ASC" if reverse else "DESC"
-    sql = _SELECT + f"WHERE {' AND '.join(where)} ORDER BY j.created {order}, j.pk {order}"
+    name = "p.project || '/' || p.name || '@' || j.id"
+    sql = _SELECT + f"WHERE {' AND '.join(where)} ORDER BY j.created {order}, {name}"
     if number:
         sql += f" LIMIT {int(number)}"
     yield from txn.db.execute(sql, values)
@@ -224,24 +221,38 @@ def list_sets(
 ) -> Iterator[tuple[str, list[sqlite3.Row]]]:
     """(job set ID, its jobs), by the newest job of each set, newest first; ``reverse``: by the oldest, oldest first.
 
-    ``before`` (ns) is an exclusive bound on the time by which a set is sorted.
+    Jobs of other projects than ``projects`` have a say in the order, too. ``before`` (ns) is an exclusive bound on the
+    time by which a set is sorted.
     """
-    where: list[str] = ["1"]
-    values: list[Any] = []
-    if projects:
-        where.append(f"p.project IN ({','.join('?' * len(projects))})")
-        values.extend(projects)
-    having = ""
     which = "MIN" if reverse else "MAX"
-    if before:
-        having = f"HAVING {which}(j.created) {'>' if reverse else '<'} ?"
+    having = f"HAVING {which}(created) {'>' if reverse else '<'} ?" if before else ""
     order = "ASC" if reverse else "DESC"
-    sql = (
-        f"SELECT j.id AS id FROM pps_jobs j JOIN pps_pipelines p ON p.pk=j.pipeline WHERE {' AND '.join(where)} "
-        f"GROUP BY j.id {having} ORDER BY {which}(j.created) {order}, {which}(j.pk) {order}"
+    sql = f"SELECT id FROM pps_jobs GROUP BY id {having} ORDER BY {which}(created) {order}, {which}(pk) {order}"
+    for found in txn.db.execute(sql, (before,) if before else ()).fetchall():
+        rows = [row for row in of_set(txn, found["id"]) if not projects or row["project"] in projects]
+        if rows:
+            yield found["id"], rows
+
+
+def of_set(txn: Snapshot, id: str) -> list[sqlite3.Row]:
+    """The rows of a set's jobs in the order of their output commits: upstream first."""
+    commit = (
+        "SELECT c.pk FROM commits c JOIN repos r ON r.pk=c.repo_pk WHERE c.id=j.id AND r.project=p.project "
+        "AND r.name=p.name AND r.type='user'"
     )
-    for row in txn.db.execute(sql, [*values, before] if before else values).fetchall():
-        yield row["id"], list(list_jobs(txn, projects, job_set=row["id"]))
+    return txn.db.execute(_SELECT + f"WHERE j.id=? ORDER BY ({commit}) IS NULL, ({commit}), j.pk", (id,)).fetchall()
+
+
+def sets_downstream(txn: Snapshot, commit: pfs_pb2.Commit) -> set[str]:
+    """The IDs of the commit sets in which something was made of a commit; none for one that is not there."""
+    found = txn.db.execute(
+        "WITH RECURSIVE down (pk) AS (SELECT v.commit_pk FROM commit_provenance v JOIN commits c ON c.pk=v.source_pk "
+        "JOIN repos r ON r.pk=c.repo_pk WHERE c.id=? AND r.project=? AND r.name=? AND r.type=? UNION "
+        "SELECT v.commit_pk FROM commit_provenance v JOIN down ON v.source_pk=down.pk) "
+        "SELECT DISTINCT c.id FROM commits c JOIN down ON down.pk=c.pk",
+        (commit.id, *refs.repo_of(commit.repo)),
+    )
+    return {row["id"] for row in found}
 
 
 def output_commits(txn: Snapshot, row: sqlite3.Row) -> list[Any]:

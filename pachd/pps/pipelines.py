@@ -6,13 +6,11 @@ and every commit of an input, propagates to the output and meta branches, and ea
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Sequence
 
 from pachd.auth import owners
-from pachd.errors import AlreadyExists, NotFound, PachError
+from pachd.errors import AlreadyExists, InvalidArgument, NotFound, PachError
 from pachd.pfs import branches, commits, propagate, refs, repos
 from pachd.pps import access, defaults, egress, inputs, jobs, secrets, spec
 from pachd.proto import pps_pb2
@@ -73,59 +71,71 @@ def running(txn: Snapshot) -> list[sqlite3.Row]:
 
 
 def create_v2(txn: Txn, text: str, update: bool, reprocess: bool, dry_run: bool) -> str:
-    """CreatePipelineV2: a spec as JSON text.  Returns the effective spec as JSON text."""
-    user = spec.parse_json(text)
+    """CreatePipelineV2: a spec as JSON text.  Returns the effective spec as JSON text.
+
+    A dry run checks nothing that the rest of the store decides.
+    """
+    user = _parse(text)
     request, effective = _effective(txn, user)
-    request.update, request.reprocess, request.dry_run = update, reprocess, dry_run
-    _create(txn, request, text, effective)
+    request.update, request.reprocess = update, reprocess
     request.ClearField("dry_run")
+    if not request.HasField("pipeline"):
+        raise PachError("request.Pipeline cannot be nil")
+    if not dry_run:
+        _create(txn, request, text, effective)
     return spec.to_json(request)
 
 
 def effective_json(txn: Snapshot, text: str) -> str:
     """What a spec means with all defaults, as JSON text."""
-    return _effective(txn, spec.parse_json(text))[1]
+    return _effective(txn, _parse(text))[1]
 
 
 def create(txn: Txn, request: pps_pb2.CreatePipelineRequest) -> None:
     """CreatePipeline: a spec as a message (python-pachyderm)."""
-    if not request.HasField("pipeline"):
-        raise PachError("request.Pipeline cannot be nil")
-    user = spec.from_message(request)
-    full, effective = _effective(txn, user)
-    full.update, full.reprocess, full.dry_run = request.update, request.reprocess, request.dry_run
-    _create(txn, full, json.dumps(user, separators=(",", ":"), sort_keys=True), effective)
+    create_v2(txn, spec.to_json(request), request.update, request.reprocess, request.dry_run)
+
+
+def _parse(text: str) -> dict[str, object]:
+    try:
+        return spec.parse_json(text)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"could not make effective spec: {error}") from None
 
 
 def _effective(txn: Snapshot, user: dict[str, object]) -> tuple[pps_pb2.CreatePipelineRequest, str]:
     pipeline = user.get("pipeline")
     project = pipeline.get("project") if isinstance(pipeline, dict) else None
     name = project.get("name") if isinstance(project, dict) else None
-    return spec.effective(user, *defaults.layers(txn, str(name or "default")))
+    try:
+        return spec.effective(user, *defaults.layers(txn, str(name or "default")))
+    except (InvalidArgument, NotFound) as error:
+        raise InvalidArgument(f"could not make effective spec: {error}") from None
 
 
-def _create(txn: Txn, request: pps_pb2.CreatePipelineRequest, user_json: str, effective: str) -> None:
-    spec.validate_request(request)
+def _create(
+    txn: Txn, request: pps_pb2.CreatePipelineRequest, user_json: str, effective: str, again: bool = False
+) -> None:
+    """``again``: another version because the defaults are others; its secrets were there the first time."""
     pipeline = request.pipeline
-    details = spec.details_of(request)
-    spec.validate_details(pipeline, details)
+    if not again:
+        secrets.check(txn, request.transform)
     old = txn.db.execute(
         SELECT + "WHERE p.project=? AND p.name=? AND v.version=p.version", (pipeline.project.name, pipeline.name)
     ).fetchone()
     if old is not None and not request.update:
         raise AlreadyExists(f'pipeline "{pipeline.project.name}/{pipeline.name}" already exists')
+    spec.validate_request(request)
+    details = spec.details_of(request)
+    spec.validate_details(pipeline, details)
+    if details.HasField("egress"):
+        egress.check(details.egress)
+    _check_inputs(txn, details)
     out = Repo(pipeline.project.name, pipeline.name, "user")
     if old is None and _repo_exists(txn, out):
         raise PachError(
             f'pipeline "{pipeline.name}" cannot be created because a repo with the same name already exists'
         )
-    for secret in details.transform.secrets:
-        secrets.values(txn, secret.name)
-    if details.HasField("egress"):
-        egress.check(details.egress)
-    _check_inputs(txn, details)
-    if request.dry_run:
-        return
     stored = pps_pb2.PipelineInfo(
         pipeline=pipeline,
         type=spec.pipeline_type(request),
@@ -133,13 +143,13 @@ def _create(txn: Txn, request: pps_pb2.CreatePipelineRequest, user_json: str, ef
         user_spec_json=user_json,
         effective_spec_json=effective,
     )
-    salt = system.new_id()
-    if old is not None and not request.reprocess:
-        salt = pps_pb2.PipelineInfo.FromString(old["info"]).details.salt
-    stored.details.salt = request.salt or salt
+    stored.details.salt = system.new_id() if request.reprocess or not request.salt else request.salt
     stored.details.created_by = owners.principal(txn)
     if old is not None:
-        stored.details.created_by = pps_pb2.PipelineInfo.FromString(old["info"]).details.created_by
+        before = pps_pb2.PipelineInfo.FromString(old["info"]).details
+        stored.details.created_by = before.created_by
+        if not request.reprocess:
+            stored.details.salt = before.salt
     _set_starts(txn, stored.details)
     if old is None:
         _insert(txn, stored, out)
@@ -192,11 +202,17 @@ def _insert(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo) -> None:
     txn.db.execute("INSERT INTO pps_versions VALUES (?,1,?,?,?)", (pk, commit, txn.now, stored.SerializeToString()))
     _prepare_inputs(txn, stored)
     access.connect(txn, stored)
-    _provenance(txn, stored, out, True)
+    connect(txn, stored, out, True)
 
 
 def _update(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, old: sqlite3.Row) -> None:
     jobs.stop_all(txn, old["pk"], f"all jobs killed because pipeline was updated for user {_user(txn)}")
+    left = pps_pb2.PipelineInfo.FromString(old["info"])
+    left.state, left.reason, left.stopped = old["state"], old["reason"], bool(old["stopped"])
+    txn.db.execute(
+        "UPDATE pps_versions SET info=? WHERE pipeline=? AND version=?",
+        (left.SerializeToString(), old["pk"], old["version"]),
+    )
     commit = _spec_commit(txn, out)
     version = old["version"] + 1
     state = PAUSED if old["stopped"] else STARTING
@@ -208,7 +224,7 @@ def _update(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, old: sqlite3.Row)
     access.connect(txn, stored)
     _change_kind(txn, stored, out, old)
     if not old["stopped"]:
-        _provenance(txn, stored, out, True)
+        connect(txn, stored, out, True)
 
 
 def _change_kind(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, old: sqlite3.Row) -> None:
@@ -238,7 +254,7 @@ def _prepare_inputs(txn: Txn, stored: pps_pb2.PipelineInfo) -> None:
             )
 
 
-def _provenance(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, connected: bool) -> list[Branch]:
+def connect(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, connected: bool) -> list[Branch]:
     """Connect the output and meta branches with the inputs and the spec, or cut them off; returns the branches."""
     made: list[Branch] = []
     sources: list[Branch] = []
@@ -269,7 +285,7 @@ def stop_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline, must_exist: bool = True)
         return
     txn.db.execute("UPDATE pps_pipelines SET stopped=1, state=? WHERE pk=?", (PAUSED, row["pk"]))
     jobs.stop_all(txn, row["pk"], f"all jobs killed because pipeline was stopped for user {_user(txn)}")
-    _provenance(txn, pps_pb2.PipelineInfo.FromString(row["info"]), Repo(row["project"], row["name"], "user"), False)
+    connect(txn, pps_pb2.PipelineInfo.FromString(row["info"]), Repo(row["project"], row["name"], "user"), False)
 
 
 def start_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline) -> None:
@@ -284,7 +300,7 @@ def start_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline) -> None:
         txn.db.execute("UPDATE pps_pipelines SET stopped=0, state=?, reason='' WHERE pk=?", (STARTING, row["pk"]))
     elif _is_connected(txn, stored, out):
         return
-    for branch in _provenance(txn, stored, out, True):
+    for branch in connect(txn, stored, out, True):
         propagate.force(txn, refs.branch_row(txn, branch)["pk"])
 
 
@@ -310,65 +326,15 @@ def _is_connected(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo) -> bool:
 
 def rerun_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline, reprocess: bool) -> None:
     """Another version with the same spec."""
-    row = find(txn, pipeline)
+    try:
+        row = find(txn, pipeline)
+    except NotFound as error:
+        name = f"{pipeline.project.name or 'default'}/{pipeline.name}"
+        raise NotFound(f'inspect pipeline "{name}": {error}') from None
     stored = pps_pb2.PipelineInfo.FromString(row["info"])
     if reprocess:
         stored.details.salt = system.new_id()
     _update(txn, stored, Repo(row["project"], row["name"], "user"), row)
-
-
-def delete_pipeline(
-    txn: Txn, pipeline: pps_pb2.Pipeline, force: bool = False, keep_repo: bool = False, must_exist: bool = True
-) -> None:
-    """Delete a pipeline with its jobs and repos; ``keep_repo`` leaves the output repo as a plain one."""
-    try:
-        row = find(txn, pipeline)
-    except NotFound as error:
-        if not must_exist:
-            return
-        raise NotFound(
-            f"error stopping pipeline {pipeline.project.name or 'default'}/{pipeline.name}: {error}"
-        ) from None
-    out = Repo(row["project"], row["name"], "user")
-    stored = pps_pb2.PipelineInfo.FromString(row["info"])
-    access.disconnect(txn, stored.pipeline)
-    jobs.stop_all(txn, row["pk"], "pipeline deleted")
-    txn.db.execute("DELETE FROM pps_pipelines WHERE pk=?", (row["pk"],))
-    _provenance(txn, stored, out, False)
-    for kind in ("meta", "spec"):  # first: a repo that has a spec repo is a pipeline's
-        repos.delete_repo(txn, Repo(out.project, out.name, kind), force=force)
-    if not keep_repo:
-        repos.delete_repo(txn, out, force=force)
-    if stored.details.HasField("input"):
-        for part in inputs.walk(stored.details.input):
-            if part.HasField("cron"):
-                repos.delete_repo(txn, Repo(part.cron.project, part.cron.repo, "user"), force=force)
-
-
-def delete_all(
-    txn: Txn, projects: Sequence[str] = (), force: bool = False, keep_repo: bool = False
-) -> list[pps_pb2.Pipeline]:
-    """Delete all pipelines (of these projects), downstream ones first; returns them, newest first."""
-    found = [
-        pps_pb2.PipelineInfo.FromString(row["info"]).pipeline
-        for row in txn.db.execute(SELECT + "WHERE v.version=p.version ORDER BY p.pk DESC").fetchall()
-        if not projects or row["project"] in projects
-    ]
-    left = list(found)
-    while left:  # an update may have made an older pipeline the downstream one
-        blocked: list[pps_pb2.Pipeline] = []
-        error: PachError | None = None
-        for pipeline in left:
-            try:
-                with txn.savepoint():
-                    delete_pipeline(txn, pipeline, force, keep_repo)
-            except PachError as problem:
-                error = error or problem
-                blocked.append(pipeline)
-        if error is not None and len(blocked) == len(left):
-            raise error
-        left = blocked
-    return found
 
 
 def affected(txn: Snapshot, project: str) -> list[pps_pb2.Pipeline]:
@@ -377,7 +343,7 @@ def affected(txn: Snapshot, project: str) -> list[pps_pb2.Pipeline]:
     for row in txn.db.execute(SELECT + "WHERE v.version=p.version ORDER BY p.pk DESC").fetchall():
         info = pps_pb2.PipelineInfo.FromString(row["info"])
         if (not project or row["project"] == project) and info.user_spec_json:
-            if _effective(txn, spec.parse_json(info.user_spec_json))[1] != info.effective_spec_json:
+            if spec.read(effective_json(txn, info.user_spec_json)) != spec.read(info.effective_spec_json):
                 found.append(info.pipeline)
     return found
 
@@ -385,7 +351,9 @@ def affected(txn: Snapshot, project: str) -> list[pps_pb2.Pipeline]:
 def regenerate(txn: Txn, pipeline: pps_pb2.Pipeline, reprocess: bool) -> None:
     """Update a pipeline to what its spec means under the defaults of now."""
     info = pps_pb2.PipelineInfo.FromString(find(txn, pipeline)["info"])
-    create_v2(txn, info.user_spec_json, True, reprocess, False)
+    request, effective = _effective(txn, _parse(info.user_spec_json))
+    request.update, request.reprocess = True, reprocess
+    _create(txn, request, info.user_spec_json, effective, again=True)
 
 
 def set_state(txn: Txn, pk: int, state: int, reason: str = "") -> None:

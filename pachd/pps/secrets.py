@@ -77,6 +77,19 @@ def values(txn: Snapshot, name: str) -> dict[str, bytes]:
     return {key: base64.b64decode(text) for key, text in json.loads(row["data"]).items()}
 
 
+def check(txn: Snapshot, transform: pps_pb2.Transform) -> None:
+    """Whether there is what a spec says of its secrets; PachError."""
+    for secret in transform.secrets:
+        if secret.env_var and not secret.key:
+            raise PachError(f"secret {secret.name} has env_var set but is missing key")
+        try:
+            data = values(txn, secret.name)
+        except NotFound:
+            raise PachError(f"missing Kubernetes secret {secret.name}") from None
+        if secret.env_var and secret.key not in data:
+            raise PachError(f"Kubernetes secret {secret.name} missing key {secret.key}")
+
+
 def provide(txn: Snapshot, info: pps_pb2.PipelineInfo, env: dict[str, str], work: Path) -> list[tuple[str, str]]:
     """Put secrets into the environment; returns (file on disk, path in the sandbox) of those that are mounted."""
     mounts = []

@@ -18,6 +18,7 @@ from pachd.pps import inputs
 from pachd.proto import pps_pb2
 
 MAX_NAME = 51
+MAX_WORKER = 63  # characters of project, pipeline and version together, as a cluster names the workers
 BUILT_IN: dict[str, Any] = {
     "transform": {"image": "ubuntu:20.04"},
     "outputBranch": "master",
@@ -96,7 +97,7 @@ def effective(user: dict[str, Any], *defaults: dict[str, Any]) -> tuple[pps_pb2.
     """Merge a user's spec over the defaults (weakest first) on top of the built-in ones.
 
     Returns the request message and the merged spec as JSON text.
-    Raises InvalidArgument for unknown fields and wrong types.
+    Raises InvalidArgument for unknown fields, wrong types and what `_check_effective` refuses.
     """
     descriptor = pps_pb2.CreatePipelineRequest.DESCRIPTOR
     merged: dict[str, Any] = BUILT_IN
@@ -108,9 +109,14 @@ def effective(user: dict[str, Any], *defaults: dict[str, Any]) -> tuple[pps_pb2.
         json_format.ParseDict(merged, request)
     except (RecursionError, json_format.ParseError) as error:
         raise InvalidArgument(f"malformed pipeline spec: {error}") from None
+    text = json.dumps(merged, separators=(",", ":"), sort_keys=True)
+    try:
+        _check_effective(request)
+    except PachError as error:
+        raise InvalidArgument(f"invalid effective spec {text}: {error}") from None
     if request.HasField("pipeline") and not request.pipeline.project.name:
         request.pipeline.project.name = "default"
-    return request, json.dumps(merged, separators=(",", ":"), sort_keys=True)
+    return request, text
 
 
 def to_json(message: Any) -> str:
@@ -118,12 +124,30 @@ def to_json(message: Any) -> str:
     return json.dumps(json_format.MessageToDict(message), separators=(",", ":"), sort_keys=True)
 
 
-def from_message(request: pps_pb2.CreatePipelineRequest) -> dict[str, Any]:
-    """The spec in a message (python-pachyderm sends one) as canonical JSON, without the switches of the call."""
-    value: dict[str, Any] = json_format.MessageToDict(request)
-    for switch in ("update", "reprocess", "dryRun", "specCommit"):
-        value.pop(switch, None)
-    return value
+def read(text: str) -> pps_pb2.CreatePipelineRequest:
+    """The message that the JSON text of an effective spec stands for."""
+    return json_format.Parse(text, pps_pb2.CreatePipelineRequest(), ignore_unknown_fields=True)
+
+
+def _check_effective(request: pps_pb2.CreatePipelineRequest) -> None:
+    """What can be said of a merged spec by itself; PachError with the words that Pachyderm uses."""
+    if request.HasField("tf_job"):
+        raise PachError("embedding TFJobs in pipelines is not supported yet")
+    if request.reprocess_spec not in ("", "until_success", "every_job"):
+        raise PachError('invalid pipeline spec: ReprocessSpec must be one of "until_success" or "every_job"')
+    total = len(request.tolerations)
+    wrong = [i for i, each in enumerate(request.tolerations, 1) if each.operator == pps_pb2.EMPTY]
+    if wrong:
+        told = "cannot omit key/value comparison operator; specify EQUAL or EXISTS"
+        raise PachError("\n".join(f"toleration {i}/{total}: {told}" for i in wrong))
+    for label, text in (("PodSpec", request.pod_spec), ("PodPatch", request.pod_patch)):
+        if text:
+            try:
+                json.loads(text)
+            except (RecursionError, ValueError):
+                raise PachError(f"malformed {label}") from None
+    if request.HasField("service") and request.service.type not in ("", "ClusterIP", "LoadBalancer", "NodePort"):
+        raise PachError(f"the following service type {request.service.type} is not allowed")
 
 
 def validate_request(request: pps_pb2.CreatePipelineRequest) -> None:
@@ -136,14 +160,15 @@ def validate_request(request: pps_pb2.CreatePipelineRequest) -> None:
     check_name(name)
     if len(name) > MAX_NAME:
         raise PachError(f'pipeline name "{name}" is {len(name) - MAX_NAME} characters longer than the {MAX_NAME} max')
-    if request.HasField("tf_job"):
-        raise PachError("embedding TFJobs in pipelines is not supported yet")
+    project = request.pipeline.project.name
+    worker = f"{project}-{name}-v99".replace("_", "-").lower()
+    if len(worker) > MAX_WORKER:
+        told = f'Kubernetes name "{worker}" is {len(worker) - MAX_WORKER} characters longer than the {MAX_WORKER} max'
+        raise PachError(f"{told}: choose a shorter name for the pipeline or its project")
     if request.s3_out and (request.HasField("service") or request.HasField("spout")):
         raise PachError("s3 output is not supported in spouts or services")
     if not request.HasField("transform"):
         raise PachError("pipeline must specify a transform")
-    if request.reprocess_spec not in ("", "until_success", "every_job"):
-        raise PachError("invalid pipeline spec: ReprocessSpec must be one of 'until_success' or 'every_job'")
     if request.HasField("spout") and request.autoscaling:
         raise PachError("autoscaling can't be used with spouts (spouts aren't triggered externally)")
 
@@ -168,20 +193,12 @@ def validate_details(pipeline: pps_pb2.Pipeline, details: pps_pb2.PipelineInfo.D
         raise PachError("pipeline names must start with an alphanumeric character")
     if not details.transform.image:
         raise PachError("invalid transform: pipeline transform must contain an image")
-    if details.HasField("spout") and not details.spout.HasField("service") and details.HasField("input"):
-        raise PachError("spout pipelines (without a service) must not have an input")
     if details.HasField("input"):
         inputs.validate(details.input, pipeline.project.name)
     if details.HasField("service") and details.HasField("parallelism_spec") and details.parallelism_spec.constant != 1:
         raise PachError("services can only be run with a constant parallelism of 1")
-    for label, text in (("PodSpec", details.pod_spec), ("PodPatch", details.pod_patch)):
-        if text:
-            try:
-                json.loads(text)
-            except ValueError:
-                raise PachError(f"malformed {label}") from None
-    if details.HasField("service") and details.service.type not in ("ClusterIP", "LoadBalancer", "NodePort"):
-        raise PachError(f"the following service type {details.service.type} is not allowed")
+    if details.HasField("spout") and not details.spout.HasField("service") and details.HasField("input"):
+        raise PachError("spout pipelines (without a service) must not have an input")
 
 
 _COPIED_MESSAGES = (

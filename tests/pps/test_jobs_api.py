@@ -264,7 +264,7 @@ def test_secrets_as_variables_and_files(client: Client) -> None:
     client.pps.DeleteSecret(pps_pb2.DeleteSecretRequest(secret=pps_pb2.Secret(name="keys")))
     with pytest.raises(RpcError, match='secrets "keys" not found'):
         client.pps.InspectSecret(pps_pb2.InspectSecretRequest(secret=pps_pb2.Secret(name="keys")))
-    with pytest.raises(RpcError, match='secrets "keys" not found'):
+    with pytest.raises(RpcError, match="missing Kubernetes secret keys"):
         create(client, "secretless", script, transform=transform, input=glob("many", "/a"))
 
 
@@ -282,9 +282,11 @@ def test_logs_by_datum_time_and_tail(client: Client) -> None:
     request.since.FromSeconds(1)
     assert list(client.pps.GetLogs(request)) == []
     datum = pps_pb2.Datum(job=job, id=lines[1].datum_id)
-    assert [x.message for x in client.pps.GetLogs(pps_pb2.GetLogsRequest(datum=datum)) if x.user] == [
-        "said /pfs/many/b"
-    ]
+    said = client.pps.GetLogs(pps_pb2.GetLogsRequest(job=job, datum=datum))
+    assert [x.message for x in said if x.user] == ["said /pfs/many/b"]
+    with pytest.raises(RpcError, match="must specify the Job or Pipeline"):
+        list(client.pps.GetLogs(pps_pb2.GetLogsRequest(datum=datum)))
+    assert log_lines(client, "good", master=True) == []
 
 
 def test_logs_follow_a_running_job(client: Client) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from pachd import upkeep
 from pachd.pfs import commits, projects, repos, writing
-from pachd.pps import jobs, pipelines
+from pachd.pps import jobs, pipelines, removal
 from pachd.pps.executor import Executor
 from pachd.pps.service import ServiceRun
 from pachd.proto import pps_pb2
@@ -50,7 +50,7 @@ def stop_job(txn: Txn) -> None:
 
 
 def delete_everything(txn: Txn) -> None:
-    pipelines.delete_all(txn)
+    removal.delete_all(txn)
     repos.delete_repo(txn, PAGES)
 
 
