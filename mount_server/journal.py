@@ -16,14 +16,15 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from mount_server.disk import disk, sync_disk_of
 from mount_server.errors import Conflict, MountError, NoSpace
+from mount_server.journal_tables import FORMAT, SCHEMA
+from mount_server.journal_tables import Intent as Intent
+from mount_server.journal_tables import MountRow as MountRow
 from mount_server.staging_log import Staged as Staged
 from mount_server.staging_log import StagingLog, staged_of
 
-FORMAT = 2
 INLINE_LIMIT = 128 * 1024  # bytes; larger contents become files
 INLINE_BUDGET = 64 << 20  # bytes of contents that a mount keeps in memory; above it,
 INLINE_LEAST = 4096  # contents larger than this become files
@@ -33,47 +34,6 @@ KEPT_RESULTS = 200
 LOG_SIZE = 32 << 20  # bytes of staging log that are worth moving into the index
 MOVED_AT_ONCE = 500  # changes moved in one transaction; commits wait for it to end
 CHECKPOINT_SIZE = 64 << 20  # bytes of write-ahead log that are worth moving into the database
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS mounts (name TEXT PRIMARY KEY, project TEXT NOT NULL, repo TEXT NOT NULL,
-  branch TEXT NOT NULL,
-  commit_id TEXT NOT NULL, path TEXT NOT NULL, mode TEXT NOT NULL, head TEXT NOT NULL, head_time INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS staged (mount TEXT NOT NULL, path TEXT NOT NULL, kind TEXT NOT NULL, seq INTEGER NOT NULL,
-  size INTEGER NOT NULL, mtime INTEGER NOT NULL, data BLOB, blob TEXT NOT NULL,
-  project TEXT NOT NULL, repo TEXT NOT NULL,
-  commit_id TEXT NOT NULL, source_path TEXT NOT NULL, hash BLOB NOT NULL, PRIMARY KEY (mount, path)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS intents (mount TEXT PRIMARY KEY, idempotency_key TEXT NOT NULL, seq INTEGER NOT NULL,
-  started INTEGER NOT NULL, parent TEXT NOT NULL, description TEXT NOT NULL, metadata TEXT NOT NULL,
-  commit_id TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS results (idempotency_key TEXT PRIMARY KEY, mount TEXT NOT NULL,
-  body TEXT NOT NULL, time INTEGER NOT NULL);
-"""
-
-
-class Intent(NamedTuple):
-    """A commit that was begun: everything staged up to `seq` is in it or will be. `commit` is "" until it is known."""
-
-    idempotency_key: str
-    seq: int
-    started: int
-    parent: str
-    description: str
-    metadata: str
-    commit: str
-
-
-class MountRow(NamedTuple):
-    """A mount as it is restored at the next start; `head` is the commit that was last seen, or ""."""
-
-    name: str
-    project: str
-    repo: str
-    branch: str
-    commit: str
-    path: str
-    mode: str
-    head: str
-    head_time: int
 
 
 class Journal:
