@@ -16,6 +16,7 @@ from pachd.auth.resources import repo_resource
 from pachd.errors import InvalidArgument, PachError
 from pachd.pfs import branches, check, pickers, projects, repos, transactions
 from pachd.pps import check as pps_check
+from pachd.pps import zombies
 from pachd.proto import pfs_pb2
 from pachd.proto.auth_pb2 import Permission as P
 from pachd.store import Snapshot, Txn
@@ -186,6 +187,14 @@ class Whole:
     @read
     def Fsck(self, snapshot: Snapshot, request: pfs_pb2.FsckRequest, call: Call) -> Iterator[Any]:
         for problem in chain(check.check(snapshot), pps_check.check(snapshot)):
+            yield pfs_pb2.FsckResponse(error=problem)
+        if request.zombie_all:
+            stale = zombies.of_all(snapshot)
+        elif request.HasField("zombie_target"):
+            stale = zombies.of_commit(snapshot, request.zombie_target)
+        else:
+            return
+        for problem in stale:
             yield pfs_pb2.FsckResponse(error=problem)
 
 

@@ -14,6 +14,7 @@ from pachd.auth import bindings
 from pachd.auth.resources import Resource, project_resource, repo_resource
 from pachd.errors import NotFound, PachError
 from pachd.pfs import projects, repos, temporary
+from pachd.pps import zombies
 from pachd.proto import pfs_pb2
 from pachd.proto.auth_pb2 import Permission as P
 from pachd.types import Repo
@@ -184,6 +185,15 @@ def _diff(access: Access, request: pfs_pb2.DiffFileRequest) -> None:
             access.need(_of_commit(getattr(request, field).commit), P.REPO_READ)
 
 
+def _fsck(access: Access, request: pfs_pb2.FsckRequest) -> None:
+    """Check that the caller may read the outputs whose files would be named."""
+    if request.HasField("zombie_target"):
+        access.need(_of_commit(request.zombie_target), P.REPO_READ)
+    elif request.zombie_all:
+        for output in zombies.outputs(access.snapshot):
+            access.need(repo_resource(output), P.REPO_READ, told="fsck")
+
+
 DELETE_COMMIT = cluster(P.REPO_DELETE_COMMIT)
 
 PFS = {
@@ -237,7 +247,7 @@ PFS = {
     "ComposeFileSet": SIGNED_IN,
     "ShardFileSet": SIGNED_IN,
     "Egress": needs(_commit, P.REPO_READ),
-    "Fsck": SIGNED_IN,
+    "Fsck": Rule(check=_fsck),
     "CheckStorage": SIGNED_IN,
     "PutCache": SIGNED_IN,
     "GetCache": SIGNED_IN,
