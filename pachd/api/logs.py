@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from pachd.api.service import Call
-from pachd.errors import PachError
+from pachd.errors import NotFound, PachError
 from pachd.pps import jobs, logs, pipelines, spout
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, system
@@ -67,9 +67,16 @@ def _lines(
     """
     rows: list[Any]
     if job is not None:
-        rows = [jobs.find(snapshot, job)]
+        try:
+            rows = [jobs.find(snapshot, job)]
+        except NotFound as error:
+            raise NotFound(f'could not get job information for "{job.id}": {error}') from None
     else:
-        row = pipelines.find(snapshot, request.pipeline)
+        try:
+            row = pipelines.find(snapshot, request.pipeline)
+        except NotFound as error:
+            name = "/".join(_key(request.pipeline))
+            raise NotFound(f"could not get pipeline information for {name}: {error}") from None
         standing = {"project": row["project"], "name": row["name"], "pipeline": row["pk"], "id": spout.JOB}
         rows = [{**standing, "state": pps_pb2.JOB_RUNNING}]
         rows += list(jobs.list_jobs(snapshot, pipeline=request.pipeline, history=-1, reverse=True))

@@ -287,6 +287,13 @@ def test_logs_by_datum_time_and_tail(client: Client) -> None:
     with pytest.raises(RpcError, match="must specify the Job or Pipeline"):
         list(client.pps.GetLogs(pps_pb2.GetLogsRequest(datum=datum)))
     assert log_lines(client, "good", master=True) == []
+    with pytest.raises(RpcError, match="could not get pipeline information for default/nope: ") as raised:
+        log_lines(client, "nope")
+    assert raised.value.code == Status.NOT_FOUND
+    job.id = "0" * 32
+    with pytest.raises(RpcError, match=f'could not get job information for "{job.id}": jobs default/good@') as raised:
+        list(client.pps.GetLogs(pps_pb2.GetLogsRequest(job=job)))
+    assert raised.value.code == Status.NOT_FOUND
 
 
 def test_logs_follow_a_running_job(client: Client) -> None:
