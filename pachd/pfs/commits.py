@@ -208,8 +208,9 @@ def commit_info(txn: Snapshot, row: refs.CommitRow) -> pfs_pb2.CommitInfo:
         info.finished.CopyFrom(refs.timestamp(row.finished))
         if row.size is not None:
             info.details.size_bytes = row.size
-            info.details.compacting_time.SetInParent()
-            info.details.validating_time.SetInParent()
+            if row.origin != pfs_pb2.AUTO or row.started != row.finished:  # an empty head is made finished
+                info.details.compacting_time.SetInParent()
+                info.details.validating_time.SetInParent()
     return info
 
 

@@ -231,6 +231,20 @@ def test_a_head_cannot_be_a_forgotten_commit(store: Store) -> None:
         branches.create_branch(txn, Branch(B, "old"), head=refs.resolve_commit(txn, (B, forgotten)).key)
 
 
+def test_only_commits_that_were_finished_tell_how_long_that_took(store: Store) -> None:
+    chain(store)
+    with store.read() as txn:
+        made = commits.commit_info(txn, refs.resolve_commit(txn, (A, "master")))
+    assert made.HasField("finished") and made.HasField("details")
+    assert not made.details.HasField("compacting_time") and not made.details.HasField("validating_time")
+    finish(store, B)
+    put(store, A, "/f")
+    with store.read() as txn:
+        for commit in (A, "master"), (B, "master^"):
+            info = commits.commit_info(txn, refs.resolve_commit(txn, commit))
+            assert info.details.HasField("compacting_time") and info.details.HasField("validating_time")
+
+
 def test_a_store_with_a_forgotten_commit_is_sound(store: Store) -> None:
     chain(store)
     finish(store, B)
