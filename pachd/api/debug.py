@@ -70,10 +70,15 @@ class Debug(Service):
 
     async def SetLogLevel(self, call: Call) -> None:
         request: debug_pb2.SetLogLevelRequest = await call.request()
-        level = _LEVELS.get(request.pachyderm or request.grpc)
-        if level is None:
-            raise InvalidArgument("no log level given")
-        before = logs.set_level(level)
+        kind = request.WhichOneof("level")
+        if kind is None:
+            raise InvalidArgument("no level provided")
+        number = request.grpc if kind == "grpc" else request.pachyderm
+        names = debug_pb2.SetLogLevelRequest.LogLevel
+        if number not in _LEVELS or (kind == "pachyderm" and number == debug_pb2.SetLogLevelRequest.OFF):
+            name = names.Name(number) if number in names.values() else number
+            raise InvalidArgument(f"cannot set {'grpc ' if kind == 'grpc' else ''}log level to {name}")
+        before = logs.set_level(_LEVELS[number])
         seconds = request.duration.ToNanoseconds() / 1e9
         if seconds > 0:
             asyncio.get_running_loop().call_later(seconds, logs.set_level, before)
