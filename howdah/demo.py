@@ -103,6 +103,12 @@ def run(
             code = 130
     if data is None and not keep and layout is not None:
         remove(folder, layout.mount_dir)
+    elif report_written and keep:
+        with contextlib.suppress(OSError):
+            click.echo(
+                f"Stopped. `howdah up --data {folder}` goes on with it; delete that folder when it is of no use.",
+                err=True,
+            )
     return code
 
 

@@ -37,6 +37,12 @@ def _plainly(ref: Ref) -> Iterator[None]:
     try:
         yield
     except MountError as error:
+        if error.status == 403 and "is written by a pipeline" in str(error):
+            output = f"{ref.project}/{ref.repo}@{ref.branch}"
+            sentence = (
+                f"{output} is written by a pipeline. Name a branch that only people write, such as labels@master."
+            )
+            raise MountError(sentence, error.status, error.code) from error
         if error.status != 404 or "no finished commit" in str(error):
             raise
         repo = f"{ref.project}/{ref.repo}"

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from label_studio_backend.canonical import digest, encode, iso, label_path
+from label_studio_backend.mount_api import MountError, _plainly
 from label_studio_backend.refs import (
     FileAddress,
     Ref,
@@ -141,3 +142,10 @@ def test_times_are_written_in_utc() -> None:
 def test_a_label_file_stands_where_its_item_does() -> None:
     assert label_path("", "/cats/001.jpg") == "/cats/001.jpg.json"
     assert label_path("/team", "/cats/001.jpg") == "/team/cats/001.jpg.json"
+
+
+def test_a_target_that_a_pipeline_writes() -> None:
+    words = "mount request: default/train@master is written by a pipeline: mount it read-only"
+    with pytest.raises(MountError, match=r"^default/train@master is written by a pipeline\. Name a branch that only"):
+        with _plainly(parse_ref("train@master")):
+            raise MountError(words, 403, "read_only")
