@@ -18,7 +18,7 @@ itself; waits and subscriptions are such coroutines, as a waiting client must no
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
 from google.protobuf import descriptor_pool, message_factory
@@ -46,6 +46,7 @@ FIRST_BATCH = 16 << 10  # bytes; the first entries of a listing should not wait 
 CARDINALITY = {(c.client_streaming, c.server_streaming): c for c in Cardinality}
 
 ReadMethod = Callable[[Any, Snapshot, Any, "Call"], Any]
+_Generator = Generator[tuple[list[bytes], bool], None, None]
 WriteMethod = Callable[[Any, Txn, Any, "Call"], Any]
 
 
@@ -190,17 +191,28 @@ class Call:
             stream._send_trailing_metadata_done = True
 
     async def send_all(self, make: Callable[[Snapshot], Iterator[Message | bytes]]) -> None:
-        """Stream what an iterator of the core gives, in batches, one batch ahead of the network."""
+        """Stream what an iterator of the core gives, in batches, one batch ahead of the network.
+
+        What fits into one batch is sent together with the end of the call.
+        """
         context = self.context
 
-        def batches() -> Iterator[list[bytes]]:
+        def batches() -> _Generator:
             with context.store.read() as snapshot:
                 yield from _batched(make(snapshot))
 
-        iterator = batches()
+        iterator = _Batches(batches())
         upcoming = asyncio.ensure_future(context.pull(iterator))
+        first = True
         try:
             while data := await upcoming:
+                if iterator.ended:
+                    if first and sum(map(len, data)) <= FIRST_BATCH:
+                        self._reply = b"".join(data)
+                    else:
+                        await self.send(*data)
+                    return
+                first = False
                 upcoming = asyncio.ensure_future(context.pull(iterator))
                 await self.send(*data)
         finally:
@@ -208,11 +220,31 @@ class Call:
                 upcoming.cancel()
             elif not upcoming.cancelled():
                 upcoming.exception()  # it was raised above, or nobody is left to care
-            context.finish(iterator)
+            if not iterator.ended:
+                context.finish(iterator)
 
 
-def _batched(items: Iterator[Message | bytes]) -> Iterator[list[bytes]]:
-    """Gather items into batches; large ones stay pieces of their own, which are sent without being copied."""
+class _Batches(Iterator[list[bytes]]):
+    """The batches of an answer. `ended`: there are no more; whoever takes the last one is not asked to come again."""
+
+    def __init__(self, batches: _Generator) -> None:
+        self._batches = batches
+        self.ended = False
+
+    def __next__(self) -> list[bytes]:
+        batch, last = next(self._batches)
+        if last:
+            next(self._batches, None)  # it lets go of its snapshot
+            self.ended = True
+        return batch
+
+    def close(self) -> None:
+        self._batches.close()
+
+
+def _batched(items: Iterator[Message | bytes]) -> Iterator[tuple[list[bytes], bool]]:
+    """Gather items into batches, each with whether it is the last; large ones stay pieces of their own, which are sent
+    without being copied."""
     parts: list[bytes] = []
     size, limit = 0, FIRST_BATCH
     try:
@@ -221,14 +253,14 @@ def _batched(items: Iterator[Message | bytes]) -> Iterator[list[bytes]]:
             parts.append(data)
             size += len(data)
             if size >= limit:
-                yield parts if len(data) >= wire.LARGE else [b"".join(parts)]
+                yield parts if len(data) >= wire.LARGE else [b"".join(parts)], False
                 parts, size, limit = [], 0, wire.BATCH
     except PachError:
         if parts:  # what came before the error is an answer too
-            yield parts
+            yield parts, False
         raise
     if parts:
-        yield [b"".join(parts)]
+        yield [b"".join(parts)], True
 
 
 class Service:

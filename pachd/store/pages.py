@@ -32,6 +32,7 @@ class Cache:
         self.pages: dict[bytes, Page] = {}
         self.written: set[bytes] | None = None
         self.ahead: list[set[bytes]] = []
+        self.totals: dict[tuple[bytes, str, str | None], Any] = {}  # of ranges of trees, see `pachd.store.tree`
         self.lock = threading.Lock()
 
     def watch(self) -> set[bytes]:
@@ -65,6 +66,7 @@ class Pages:
         self.new: dict[bytes, Page] = dict(base.new) if base else {}
         self._db: sqlite3.Connection = txn.db
         self._cache = shared(txn.store)
+        self.totals = self._cache.totals
 
     def get(self, page_id: bytes) -> Page:
         """The page of this ID. Raises StoreError if the database does not have it (a damaged store)."""

@@ -19,6 +19,7 @@ from pachd.store.pages import Pages
 
 FANOUT = 128
 _SMALL = FANOUT // 4
+_KNOWN_TOTALS = 2000  # that a store remembers: pages never change, and directories are asked for again and again
 
 Entry = tuple[str, int, bytes, tuple[int, ...], bytes]
 """A file in a leaf: (key, size in bytes, hash of 32 bytes, chunk references, block hashes); see
@@ -76,9 +77,22 @@ def _sum_files(entries: Sequence[Entry]) -> Total:
     return Total(len(entries), sum(e[1] for e in entries), shape.of_files(files), files[0][0], files[-1][0])
 
 
-def _sum_child(child: Child) -> Total:
-    numbers = (int.from_bytes(child[7], "big"), int.from_bytes(child[8], "big"))
-    return Total(child[4], child[5], numbers, path_of(child[0]), path_of(child[1]))
+def _sum_children(children: Sequence[Child]) -> Total:
+    """The sum over neighbouring pages."""
+    if not children:
+        return NOTHING
+    files = size = value = 0
+    power, last = 1, ""
+    for child in children:
+        first = path_of(child[0])
+        if files and last[: last.rfind("/") + 1] != first[: first.rfind("/") + 1]:
+            value, power = shape.join((value, power), shape.between(last, first))
+        numbers = int.from_bytes(child[7], "big"), int.from_bytes(child[8], "big")
+        value, power = shape.join((value, power), numbers)
+        files += child[4]
+        size += child[5]
+        last = path_of(child[1])
+    return Total(files, size, (value, power), path_of(children[0][0]), last)
 
 
 def summary(page_id: bytes, level: int, entries: Sequence[Any]) -> Child:
@@ -90,9 +104,7 @@ def summary(page_id: bytes, level: int, entries: Sequence[Any]) -> Child:
         tag = tags.pop() if len(tags) == 1 else None
         last = entries[-1][0]
     else:
-        total = NOTHING
-        for child in entries:
-            total = join_totals(total, _sum_child(child))
+        total = _sum_children(entries)
         kinds = {child[6] for child in entries}
         tag = kinds.pop() if len(kinds) == 1 else None
         last = entries[-1][1]
@@ -194,7 +206,16 @@ class Tree:
 
     def total(self, low: str = "", high: str | None = None) -> Total:
         """The sum over low <= key < high, in O(log n)."""
-        return self._total(self.root, low, high) if self.root is not None else NOTHING
+        if self.root is None:
+            return NOTHING
+        known, key = self.pages.totals, (self.root, low, high)
+        found = known.get(key)
+        if found is None:
+            found = self._total(self.root, low, high)
+            if len(known) >= _KNOWN_TOTALS:
+                known.clear()
+            known[key] = found
+        return found
 
     def _total(self, page_id: bytes, low: str, high: str | None) -> Total:
         level, entries = self.pages.get(page_id)
@@ -203,14 +224,19 @@ class Tree:
             stop = len(entries) if high is None else bisect_left(entries, high, key=_key)
             return _sum_files(entries[start:stop])
         result = NOTHING
+        inside: list[Child] = []
         for child in entries[max(0, bisect_right(entries, low, key=_key) - 1) :]:
             if high is not None and child[0] >= high:
                 break
             if child[1] < low:
                 continue
-            inside = child[0] >= low and (high is None or child[1] < high)
-            result = join_totals(result, _sum_child(child) if inside else self._total(child[2], low, high))
-        return result
+            if child[0] >= low and (high is None or child[1] < high):
+                inside.append(child)
+                continue
+            result = join_totals(result, _sum_children(inside))
+            inside = []
+            result = join_totals(result, self._total(child[2], low, high))
+        return join_totals(result, _sum_children(inside))
 
     # -- changing --------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pachd.store import Store, shape
+from pachd.store import tree as trees
 from pachd.store.pages import PAGE_SCHEMA, Pages
 from pachd.store.tree import FANOUT, Entry, Tree, path_of, tag_of
 
@@ -219,3 +220,24 @@ def test_flush_keeps_only_what_a_root_reaches(tmp_path: Path) -> None:
         with store.read() as snapshot:
             assert sum(1 for _ in Tree(Pages(snapshot), kept.root).scan()) == 300
             assert snapshot.db.execute("SELECT count(*) FROM page WHERE id=?", (lost.root,)).fetchone()[0] == 0
+
+
+def test_totals_are_remembered_only_so_many(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trees, "_KNOWN_TOTALS", 3)
+    model = {key: entry(key) for key in (f"/d{n // 50:03d}/{n:04d}" for n in range(600))}
+    with store.read() as snapshot:
+        tree = put(Tree(Pages(snapshot), None), dict(model))
+        for _ in range(2):
+            for low, high in (
+                ("", None),
+                ("/d001/", "/d0010"),
+                ("/d003/", "/d009/"),
+                ("/d0", "/d0"),
+                ("/d011/0599", None),
+            ):
+                total = tree.total(low, high)
+                inside = [e for key, e in model.items() if low <= key and (high is None or key < high)]
+                assert (total.files, total.size) == (len(inside), sum(e[1] for e in inside))
+                assert len(tree.pages.totals) <= 3
+        changed = put(tree, {"/d001/0050": None})
+        assert changed.total("/d001/", "/d0010").files == 49 and tree.total("/d001/", "/d0010").files == 50
