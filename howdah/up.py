@@ -93,8 +93,15 @@ def login(path: Path) -> tuple[str, str]:
                 f"{path} does not hold a login: delete it, and set the password in Label Studio"
             ) from None
     password = secrets.token_urlsafe(12)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump({"username": USERNAME, "password": password}, file)
+    new = path.with_name(path.name + ".new")  # a full disk must not leave half a login
+    try:
+        new.unlink(missing_ok=True)
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump({"username": USERNAME, "password": password}, file)
+        new.rename(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
     return USERNAME, password
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable
@@ -156,6 +157,8 @@ def main(
         _serve(pachd_address, connect, prepare, mount_dir, state_dir, host, port, token, specs, allow_other)
     except (MountError, ValueError) as e:
         raise click.ClickException(str(e)) from e
+    except sqlite3.Error as e:
+        raise click.ClickException(f"cannot use the state directory {state_dir}: {e}") from e
     except OSError as e:
         raise click.ClickException(f"cannot use {e.filename}: {e.strerror}" if e.filename else str(e)) from e
 

@@ -137,6 +137,17 @@ def test_up_on_another_pachd_and_death_of_a_child(tmp_path: Path, pachd_process:
         subprocess.run(["fusermount", "-uz", str(tmp_path / "data/pfs")], capture_output=True, timeout=30)
 
 
+def test_a_full_disk_leaves_no_half_login(tmp_path: Path) -> None:
+    limited = (
+        "import resource, sys, pathlib; from howdah.up import login;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)); login(pathlib.Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", limited, str(tmp_path / "login.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT)
+    assert done.returncode == 1 and "OSError" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_data_folder_that_is_of_no_use(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("")
     process = howdah("up", "--data", str(tmp_path), "--pachd-port", str(free_port()), "--mount-port", str(free_port()))

@@ -47,11 +47,16 @@ def an_empty_token(folder: Path) -> tuple[Path, Path, list[str], str]:
     return folder / "pfs", folder / "state", ["--token-file", str(folder / "token")], "is empty: write a token into it"
 
 
+def no_journal(folder: Path) -> tuple[Path, Path, list[str], str]:
+    (folder / "state" / "journal.db").mkdir(parents=True)
+    return folder / "pfs", folder / "state", [], "unable to open database file"
+
+
 def no_mount(folder: Path) -> tuple[Path, Path, list[str], str]:
     return folder / "pfs", folder / "state", ["-r", "@"], "write [project/]repo[@branch][=commit][:path][+w]"
 
 
-@pytest.mark.parametrize("case", [files_in_it, a_file, no_folder_for_the_state, an_empty_token, no_mount])
+@pytest.mark.parametrize("case", [files_in_it, a_file, no_folder_for_the_state, an_empty_token, no_journal, no_mount])
 def test_one_sentence(tmp_path: Path, case: Callable[[Path], tuple[Path, Path, list[str], str]]) -> None:
     mount_dir, state_dir, more, reason = case(tmp_path)
     done = start(mount_dir, state_dir, *more)
