@@ -29,6 +29,9 @@ class Nodes:
 
     def __init__(self) -> None:
         self.here = Here()
+        self.missing = False
+        """Whether the name that was asked for last was not there. Then the next will not be either, most likely; else
+        it is left to libfuse at once, as all names are when a directory is listed with its files' states."""
         self._paths: dict[int, bytes] = {}
         self._lock = threading.Lock()
         self._renaming = 0

@@ -47,14 +47,13 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {  # of libfuse: what they 
 # FUSE's protocol, <linux/fuse.h>: the requests that need nothing of libfuse, as they speak of open files only,
 _READ, _WRITE, _RELEASE, _FLUSH, _IOCTL = 15, 16, 18, 25, 39
 # the one that needs it only if something is found, and those that change what a node's path is
-_LOOKUP, _FORGET, _RENAME, _BATCH_FORGET, _RENAME2 = 1, 2, 12, 42, 45
+_LOOKUP, _FORGETS, _RENAMES = 1, (2, 42), (12, 45)  # one node, or several; as it was, or with flags
 _REQUEST = struct.Struct("=IIQQ16x")  # length, what is asked, number, node
 _OPENED = struct.Struct("=QQI")  # handle, offset, size; data written are further on
 _DATA_AT = _REQUEST.size + 40
 _ANSWER = struct.Struct("=IiQ")  # length, errno, number of the request
 _WRITTEN = struct.Struct("=II")
 
-_NOTHING = contextlib.nullcontext()
 _NUMBER = ctypes.c_uint64
 
 # struct stat of Linux on x86-64
@@ -127,17 +126,22 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             status = 0
             call = direct.get(opcode)
             if call is None:
-                if opcode == _LOOKUP:
+                if opcode == _LOOKUP and (nodes.missing or nodes.path(node) is None):
                     status = self._look(node, request[_REQUEST.size : size - 1].tobytes())
+                    if not status:
+                        process(session, address, size, channel)
+                        nodes.here.asked = nodes.here.found = None
+                        return
                 elif opcode == _IOCTL:  # Python asks each file that it opens whether it is a terminal
                     status = -errno.ENOTTY
-                if not status:
-                    with nodes.renaming() if opcode in (_RENAME, _RENAME2) else _NOTHING:
+                elif opcode in _RENAMES:
+                    with nodes.renaming():
                         process(session, address, size, channel)
-                    if opcode == _LOOKUP:
-                        nodes.here.asked = nodes.here.found = None
-                    elif opcode in (_FORGET, _BATCH_FORGET):
-                        nodes.forget(node if opcode == _FORGET else None)
+                    return
+                else:
+                    process(session, address, size, channel)
+                    if opcode in _FORGETS:
+                        nodes.forget(node if opcode == _FORGETS[0] else None)
                     return
             else:
                 try:
@@ -203,7 +207,11 @@ class Session(fuse.FUSE):  # type: ignore[misc]
             self._nodes.learn(path)
         if here.found is not None and here.found[0] == path:
             return self._fill(buffer, text, here.found[1])
-        return self._fill(buffer, text, self._vfs.stat(text))
+        found = self._vfs.find(text)
+        if found is None:
+            self._nodes.missing = True
+            return -errno.ENOENT
+        return self._fill(buffer, text, found)
 
     def _fgetattr(self, path: bytes | None, buffer: int, fi: int) -> int:
         return self._fill(buffer, *self._vfs.stat_handle(_handle(fi)))
@@ -256,6 +264,7 @@ class Session(fuse.FUSE):  # type: ignore[misc]
         try:
             found = self._vfs.find(_text(path))
             if found is not None:
+                nodes.missing = False
                 nodes.here.found = (path, found)
                 return 0
         except Exception as e:
