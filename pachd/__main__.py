@@ -100,8 +100,11 @@ def _serve(
     token, tls, metrics = operations.root_token(), operations.tls(), operations.metrics()
     try:
         store = open_folder()
-    except (StoreError, OSError) as e:
+    except StoreError as e:
         raise click.ClickException(str(e)) from None
+    except OSError as e:
+        reason = f"{e.filename}: {e.strerror}" if e.filename else str(e)
+        raise click.ClickException(f"the data folder cannot be used: {reason}") from None
     with store, Collector(store, gc_interval):
         deployment_id = _deployment_id(store)
         operations.check_reach(host, _is_guarded(store, token))

@@ -148,6 +148,14 @@ def test_a_full_disk_leaves_no_half_login(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_pachd_whose_folder_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    command = [sys.executable, "-m", "pachd", "--data", str(tmp_path / "file/data"), "--address"]
+    done = subprocess.run([*command, f"127.0.0.1:{free_port()}"], capture_output=True, text=True, timeout=240, cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stderr == f"Error: the data folder cannot be used: {tmp_path}/file/data: Not a directory\n"
+
+
 def test_a_data_folder_that_is_of_no_use(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("")
     process = howdah("up", "--data", str(tmp_path), "--pachd-port", str(free_port()), "--mount-port", str(free_port()))
