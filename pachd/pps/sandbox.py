@@ -97,6 +97,32 @@ def _root_arguments(hidden: str, pfs: Path, tmp: Path) -> list[str]:
     return [*arguments, "--bind", str(pfs), "/pfs", "--dev", "/dev", "--proc", "/proc"]
 
 
+def _room_for(targets: Sequence[str]) -> list[str]:
+    """The folders of this machine in which something has to be made for these to be mounted, outer ones first."""
+    found = set()
+    for target in targets:
+        folder = os.path.normpath(target)
+        if os.path.exists(folder):
+            continue
+        while not os.path.isdir(folder):
+            folder = os.path.dirname(folder)
+        folder = os.path.realpath(folder)
+        if folder != "/" and folder.split("/")[1] not in _OWN:
+            found.add(folder)
+    return sorted(found, key=len)
+
+
+def _covered(folder: str) -> list[str]:
+    """Put a folder of one's own in the place of one that cannot be written to, with all that is in that one."""
+    arguments = ["--tmpfs", folder]
+    for entry in os.scandir(folder):
+        if entry.is_symlink():
+            arguments += ["--symlink", os.readlink(entry.path), entry.path]
+        else:
+            arguments += ["--ro-bind-try", entry.path, entry.path]
+    return arguments
+
+
 class Process(Protocol):
     """A started command, as `subprocess.Popen` shows it."""
 
@@ -222,8 +248,15 @@ class Sandbox(Box):
         ]
         if self._limits.memory and _bwrap_version() >= (0, 8):  # older ones cannot give a size
             self._prefix += ["--size", str(self._limits.memory), "--tmpfs", "/dev/shm"]
+        covered = _room_for([target for _source, target in mounts])
+        for folder in covered:
+            self._prefix += _covered(folder)
+        if hidden and any(os.path.realpath(hidden).startswith(folder + "/") for folder in covered):
+            self._prefix += ["--tmpfs", os.path.realpath(hidden)]
         for source, target in mounts:
             self._prefix += ["--ro-bind", source, target]
+        for folder in covered:
+            self._prefix += ["--remount-ro", folder]
 
     def check(self) -> None:
         """Raise NoSandbox with the reason when bubblewrap cannot build this sandbox here."""

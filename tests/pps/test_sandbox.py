@@ -135,3 +135,20 @@ def test_the_timeout_counts_when_the_output_is_closed(box):
     with pytest.raises(Failed, match="timed out"):
         run(box, "exec >&- 2>&-; sleep 1000", timeout=0.5)
     assert time.monotonic() - began < 100
+
+
+def test_mounts_in_folders_that_are_read_only(tmp_path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "key").write_text("1")
+    targets = ["/var/howdah-a", "/var/lib/howdah-b/deep", "/howdah-c/deep", "/etc/howdah-d"]
+    box = Sandbox(tmp_path / "mounting", "/var/lib/dpkg", [(str(kept), target) for target in targets])
+    try:
+        box.check()
+        files = " ".join(f"{target}/key" for target in targets)
+        code, lines = run(box, f"cat {files}; echo; ls /etc/passwd; ls /var/lib/dpkg; touch /var/x /etc/x || echo ro")
+    finally:
+        box.close()
+    assert code == 0
+    assert lines[:2] == [b"1111", b"/etc/passwd"] and lines[-1] == b"ro"
+    assert len(lines) == 5  # nothing of the hidden folder, one complaint for each of the two
