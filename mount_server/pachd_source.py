@@ -48,7 +48,8 @@ _ERRORS: dict[Status, type[errors.MountError]] = {
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _translated(what: str = "") -> Iterator[None]:
+    """Raise our errors instead of pachd's; `what` is asked for, and not there if pachd says that something is not."""
     about_to_wait()
     try:
         yield
@@ -56,7 +57,7 @@ def _translated() -> Iterator[None]:
         kind = _ERRORS.get(e.code, errors.PachdFailed)
         if kind is errors.PachdFailed and "not found" in e.message:
             kind = errors.NotFound  # most of Pachyderm's own errors carry no better status than UNKNOWN
-        raise kind(e.message) from e
+        raise kind(f"{what} not found" if what and kind is errors.NotFound else e.message) from e
 
 
 class PachdSource:
@@ -102,12 +103,12 @@ class PachdSource:
 
     def has_repo(self, project: str, repo: str) -> str:
         request = pfs_pb2.InspectRepoRequest(repo=repo_of(project, repo))
-        with _translated():
+        with _translated(f"repo {project}/{repo}"):
             return rights_of(self._client.pfs.InspectRepo(request, timeout=CALL_TIMEOUT))
 
     def branch(self, project: str, repo: str, branch: str) -> Branch:
         name = pfs_pb2.Branch(repo=repo_of(project, repo), name=branch)
-        with _translated():
+        with _translated(f"branch {project}/{repo}@{branch}"):
             info = self._client.pfs.InspectBranch(pfs_pb2.InspectBranchRequest(branch=name), timeout=CALL_TIMEOUT)
         head = id_ = info.head.id
         finished: CommitInfo | None = None
@@ -128,7 +129,7 @@ class PachdSource:
         request = pfs_pb2.InspectCommitRequest(commit=commit_of(ref))
         if wait:
             request.wait = pfs_pb2.FINISHED
-        with _translated():
+        with _translated(f"commit {project}/{repo}@{commit}"):
             info = info_of(self._client.pfs.InspectCommit(request, timeout=STREAM_TIMEOUT if wait else CALL_TIMEOUT))
         if info.finished:
             with self._lock:

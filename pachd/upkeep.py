@@ -37,6 +37,10 @@ def _folder(name: str = "data", metavar: str = "DIR") -> Callable[[Any], Any]:
     return click.argument(name, type=click.Path(file_okay=False, path_type=Path), metavar=metavar)
 
 
+def _examples(*commands: str) -> str:
+    return "\b\n" + "\n".join(("Examples:" if len(commands) > 1 else "Example:", *(f"  {each}" for each in commands)))
+
+
 def _json_option() -> Callable[[Any], Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -81,7 +85,7 @@ def _bar(label: str, unit: str = "bytes") -> Iterator[Callable[[int, int], objec
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-@click.command()
+@click.command(epilog=_examples("pachd fsck ~/howdah/pachd", "pachd fsck --data ~/howdah/pachd"))
 @_folder()
 @click.option("--data", "rehash", is_flag=True, help="Also read every file and compare its hash.")
 def fsck(data: Path, rehash: bool) -> None:
@@ -123,7 +127,7 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, text: str | N
     return float(match[1]) * _UNITS[match[2]]
 
 
-@click.command()
+@click.command(epilog=_examples("pachd scrub ~/howdah/pachd --max-duration 10m", "pachd scrub ~/howdah/pachd --json"))
 @_folder()
 @click.option("--max-duration", callback=_seconds, metavar="TIME", help="Stop after this time: 90s, 10m, 1.5h.")
 @_json_option()
@@ -148,7 +152,7 @@ def scrub(data: Path, max_duration: float | None, as_json: bool) -> None:
         raise click.ClickException(f"{len(found)} problems in {data}")
 
 
-@click.command()
+@click.command(epilog=_examples("pachd gc ~/howdah/pachd"))
 @_folder()
 @_json_option()
 def gc(data: Path, as_json: bool) -> None:
@@ -168,7 +172,7 @@ def gc(data: Path, as_json: bool) -> None:
     )
 
 
-@click.command()
+@click.command(epilog=_examples("pachd info ~/howdah/pachd", "pachd info ~/howdah/pachd --json"))
 @_folder()
 @_json_option()
 def info(data: Path, as_json: bool) -> None:
@@ -190,7 +194,7 @@ def info(data: Path, as_json: bool) -> None:
         )
 
 
-@click.command()
+@click.command(epilog=_examples("pachd backup ~/howdah/pachd /backups/today"))
 @_folder()
 @_folder("dest", "DEST")
 def backup(data: Path, dest: Path) -> None:
@@ -205,7 +209,11 @@ def backup(data: Path, dest: Path) -> None:
     click.echo(f"{dest}: {copied.files} files, {_human(copied.bytes)}; `pachd restore {dest} DIR` makes a folder of it")
 
 
-@click.command()
+@click.command(
+    epilog=_examples(
+        "pachd restore /backups/today ~/howdah/restored", "pachd restore --quick /backups/today ~/howdah/restored"
+    )
+)
 @_folder("source", "BACKUP")
 @_folder()
 @click.option("--quick", is_flag=True, help="Check the structure only, do not read every file again.")

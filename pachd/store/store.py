@@ -152,7 +152,7 @@ class Store:
         """
         path = os.path.abspath(path)
         database = os.path.join(path, _DATABASE)
-        if not os.path.exists(database):
+        if not _is_there(database):
             if not create:
                 raise StoreError(f"no pachd data in {path}: there is no {_DATABASE}")
             os.makedirs(path, mode=0o700, exist_ok=True)
@@ -181,7 +181,7 @@ class Store:
         """
         path = os.path.abspath(path)
         database = os.path.join(path, _DATABASE)
-        if not os.path.exists(database):
+        if not _is_there(database):
             raise StoreError(f"no pachd data in {path}: there is no {_DATABASE}")
         fd = system.open_file(os.path.join(path, _COLLECT_LOCK), os.O_RDWR | os.O_CREAT)
         try:
@@ -370,6 +370,15 @@ class Store:
                 self._subscribers.remove(callback)
 
         return unsubscribe
+
+
+def _is_there(path: str) -> bool:
+    """Raises PermissionError where one may not look."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _connect(database: str) -> sqlite3.Connection:
