@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import re
 import tarfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,11 +46,12 @@ _ERRORS: dict[Status, type[errors.MountError]] = {
     Status.RESOURCE_EXHAUSTED: errors.NoSpace,
     Status.UNIMPLEMENTED: errors.NotSupported,
 }
+_NO_REPO = re.compile(r"\brepo (\([^)]*\)|\S+) not found")
 
 
 @contextlib.contextmanager
-def _translated(what: str = "") -> Iterator[None]:
-    """Raise our errors instead of pachd's; `what` is asked for, and not there if pachd says that something is not."""
+def _translated(what: str = "", repo: str = "") -> Iterator[None]:
+    """Raise our errors instead of pachd's. `what`, in `repo`, is asked for: one is not there if pachd says so."""
     about_to_wait()
     try:
         yield
@@ -57,7 +59,9 @@ def _translated(what: str = "") -> Iterator[None]:
         kind = _ERRORS.get(e.code, errors.PachdFailed)
         if kind is errors.PachdFailed and "not found" in e.message:
             kind = errors.NotFound  # most of Pachyderm's own errors carry no better status than UNKNOWN
-        raise kind(f"{what} not found" if what and kind is errors.NotFound else e.message) from e
+        if what and kind is errors.NotFound:
+            raise kind(f"{repo if repo and _NO_REPO.search(e.message) else what} not found") from e
+        raise kind(e.message) from e
 
 
 class PachdSource:
@@ -108,7 +112,7 @@ class PachdSource:
 
     def branch(self, project: str, repo: str, branch: str) -> Branch:
         name = pfs_pb2.Branch(repo=repo_of(project, repo), name=branch)
-        with _translated(f"branch {project}/{repo}@{branch}"):
+        with _translated(f"branch {project}/{repo}@{branch}", f"repo {project}/{repo}"):
             info = self._client.pfs.InspectBranch(pfs_pb2.InspectBranchRequest(branch=name), timeout=CALL_TIMEOUT)
         head = id_ = info.head.id
         finished: CommitInfo | None = None
@@ -129,7 +133,7 @@ class PachdSource:
         request = pfs_pb2.InspectCommitRequest(commit=commit_of(ref))
         if wait:
             request.wait = pfs_pb2.FINISHED
-        with _translated(f"commit {project}/{repo}@{commit}"):
+        with _translated(f"commit {project}/{repo}@{commit}", f"repo {project}/{repo}"):
             info = info_of(self._client.pfs.InspectCommit(request, timeout=STREAM_TIMEOUT if wait else CALL_TIMEOUT))
         if info.finished:
             with self._lock:

@@ -21,7 +21,8 @@ def test_one_sentence_names_what_is_not_there(pachd_process: Pachd) -> None:
             (lambda: source.has_repo("default", "nope"), "repo default/nope not found"),
             (lambda: source.branch("default", "asked", "nope"), "branch default/asked@nope not found"),
             (lambda: source.commit("default", "asked", "0" * 32), f"commit default/asked@{'0' * 32} not found"),
-            (lambda: source.commit("default", "nope", found.head), f"commit default/nope@{found.head} not found"),
+            (lambda: source.branch("default", "nope", "master"), "repo default/nope not found"),
+            (lambda: source.commit("default", "nope", found.head), "repo default/nope not found"),
         ):
             with pytest.raises(errors.NotFound) as error:
                 ask()
