@@ -28,6 +28,7 @@ class Terminal:
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
             os.chdir(ROOT)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
             os.execv(sys.executable, [sys.executable, "-m", "howdah", *arguments])
 
     def wait_for(self, text: str, seconds: float = 1200.0) -> None:
