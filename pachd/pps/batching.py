@@ -2,27 +2,23 @@
 
 The code calls the worker's NextDatum on `PPS_WORKER_GRPC_PORT`; it says how the datum before went and returns when
 the next one's files are in `/pfs`.  After the last datum the call does not return: the worker ends the code.
-What a datum left is written down while the code works on the next.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from pachd.errors import FailedPrecondition
 from pachd.pps import sandbox, staging
 from pachd.pps.datums import Datum
 from pachd.pps.logs import DatumOutput
 from pachd.pps.meta import Stats
-from pachd.pps.outcome import Batch
 from pachd.pps.sandbox import Failed, Killed
-from pachd.pps.todo import Todo
+from pachd.pps.todo import Datums, Todo
 from pachd.pps.worker import Setting, Worker
-from pachd.store import contents
 
 
 class Calls(Protocol):
@@ -51,153 +47,43 @@ class Calls(Protocol):
 
 Serve = Callable[[Callable[[], Any]], Calls]  # starts a service; the argument gives what Status answers
 
-_SHORT = 0.1  # seconds; a datum that takes longer is no reason to hold on to a snapshot
-_SMALL = 1 << 20  # bytes of output that the other workers may have to wait for
-
-
-class _Ready(NamedTuple):
-    """A datum that is held, with its variables, its `.env`, what was put ready for it and how long that took."""
-
-    datum: Datum
-    own: dict[str, str]
-    env: bytes
-    staged: staging.Staged | None
-    pinned: list[int]
-    seconds: float
+_SHORT = 0.1  # seconds; a datum that takes longer is no reason to hold on to a snapshot, or to other datums
 
 
 class BatchWorker(Worker):
-    """A worker whose code stays alive over many datums.
-
-    While the code works on a datum the next one's files are put ready, and the one's before are done away with.
-    The workers of a job do that by turns: threads of Python that work at once only hand the interpreter to each other,
-    at every call of the system. Whatever may take long is done outside of the turn.
-    """
+    """A worker whose code stays alive over many datums."""
 
     def __init__(
-        self, name: str, setting: Setting, box: sandbox.Box, flush: Callable[[Batch], None], serve: Serve | None
+        self, name: str, setting: Setting, box: sandbox.Box, flush: Callable[[Any], None], serve: Serve | None
     ) -> None:
         super().__init__(name, setting, box, flush)
-        self._turn = setting.turn
-        self._heavy = False  # what is to be tidied up may be much
         self._serve = serve
         self._calls: Calls | None = None
         self._process: sandbox.Process | None = None
         self._output: DatumOutput | None = None
         self._waiting = False  # the code is inside NextDatum
         self._env: dict[str, str] = {}
-        self._todo = Todo(())
-        self._ready: _Ready | None = None
-        self._layout.spare.defers = True
-        self._unrecorded: list[tuple[Datum, bytes, staging.Staged, Stats, str, str]] = []
-
-    @contextmanager
-    def _others(self) -> Iterator[None]:
-        """Let the other workers have their turn meanwhile."""
-        self._turn.release()
-        try:
-            yield
-        finally:
-            self._turn.acquire()
-
-    def record(self, datum: Datum, env: bytes, staged: staging.Staged, stats: Stats, state: str, reason: str) -> None:
-        """Put off what the code need not wait for until it works on its next datum."""
-        self._unrecorded.append((datum, env, staged, stats, state, reason))
-
-    def _settle(self) -> None:
-        while self._unrecorded:
-            super().record(*self._unrecorded.pop())
+        self._todo: Datums = Todo(())
 
     def flush_old(self) -> None:
         """Nothing: it is done while the code is waited for."""
 
-    def flush(self) -> None:
-        self._settle()
-        with self._others():
-            super().flush()
-
-    def next(self, todo: Todo) -> Datum | None:
-        if self._ready is None:
-            with self._others():
-                return todo.take()
-        todo.begin()
-        return self._ready.datum
-
-    def _put_ready(self) -> None:
-        """Hold the next datum and put its files where `stage` finds them."""
-        if self._heavy:
-            with self._others():
-                self._layout.tidy()
-            self._heavy = False
-        else:
-            self._layout.tidy()
-        datum = self._todo.hold()
-        if datum is None:
-            return
-        began = time.monotonic()
-        own = staging.environment(datum, self._setting.job.id)
-        ready = _Ready(datum, own, staging.env_file(own), None, [], 0.0)
-        self._ready = ready
-        try:
-            staged = staging.stage_ahead(self._layout, datum, ready.env, self.reader.snapshot(), self.reader.tree)
-        except OSError:  # where it is staged again it says so
-            staged = None
-        if staged is None:
-            self._give_back()
-        else:
-            taken = time.monotonic() - began
-            self._ready = ready._replace(staged=staged, pinned=self.pin(staged), seconds=taken)
-
-    def _give_back(self) -> None:
-        """Let another worker have the datum that is held: this one's takes longer."""
-        ready, self._ready = self._ready, None
-        if ready is not None:
-            contents.shared(self._setting.store).unpin(ready.pinned)
-            self._todo.give_back(ready.datum)
-
-    def stage(self, datum: Datum, env: bytes, stats: Stats) -> None:
-        ready, self._ready = self._ready, None
-        if ready is None or ready.staged is None:
-            self._heavy = True
-            with self._others():
-                super().stage(datum, env, stats)
-            return
-        began = time.monotonic()
-        self._pinned.append(ready.pinned)
-        self._pipes.close()
-        staging.enter(self._layout, datum, ready.staged, not self._setting.details.s3_out)
-        self._staged = ready.staged
-        stats.download_bytes = ready.staged.size
-        stats.download_time = ready.seconds + time.monotonic() - began
-
-    def work(self, todo: Todo) -> None:
+    def work(self, todo: Datums) -> None:
         if self._serve is None:
             raise FailedPrecondition("this pachd runs without a worker service: datum_batching is not possible")
         self._todo = todo
         self._calls = self._serve(self.status)
         self._env = {**self._setting.env, "PPS_WORKER_GRPC_PORT": str(self._calls.port)}
-        with self._turn:
-            try:
-                super().work(todo)
-            finally:
-                self._give_back()
-                self._end_code()
-                self._calls.close()
-
-    def add_outputs(self, datum: str, found: list[staging.Output]) -> int:
-        if sum(output.size for output in found) <= _SMALL:
-            return super().add_outputs(datum, found)
-        self._heavy = True
-        with self._others():
-            return super().add_outputs(datum, found)
+        try:
+            super().work(todo)
+        finally:
+            self._end_code()
+            self._calls.close()
 
     def process(self, datum: Datum) -> None:
         setting = self._setting
-        if self._ready is not None:
-            own, env_file = self._ready.own, self._ready.env
-        else:
-            own = staging.environment(datum, setting.job.id)
-            env_file = staging.env_file(own)
+        own = staging.environment(datum, setting.job.id)
+        env_file = staging.env_file(own)
         self.current = (datum, time.time_ns())
         transform = setting.details.transform
         stats, reason, recovered = Stats(), "", False
@@ -216,16 +102,14 @@ class BatchWorker(Worker):
                 self.current = None
                 return
             except Failed as problem:
-                self._give_back()
                 stats.process_time = time.monotonic() - began
                 reason = str(problem)
                 if self._restart.is_set():
                     attempt -= 1
                     continue
                 if transform.err_cmd:
-                    self.flush()  # it may take as long as it likes
-                    with self._others():
-                        recovered = self._recover({**self._env, **own}, self._output) or recovered
+                    self._settle()  # it may take as long as it likes
+                    recovered = self._recover({**self._env, **own}, self._output) or recovered
             setting.log.write(
                 f"datum {datum.id} failed (try {attempt} of {setting.tries}): {reason}", datum, self.name, user=False
             )
@@ -243,8 +127,6 @@ class BatchWorker(Worker):
         self._waiting = False
         assert self._calls is not None
         self._calls.give([f"{name}={value}" for name, value in own.items()])
-        self._settle()
-        self._put_ready()
         error = self._answer(deadline, asking=False)
         if error:
             raise Failed(error)
@@ -270,17 +152,18 @@ class BatchWorker(Worker):
     def _wait(self, deadline: float | None) -> str | None:
         assert self._calls is not None
         try:
-            short = _SHORT if deadline is None else min(_SHORT, max(0.0, deadline - time.monotonic()))
-            with self._others():
-                return self._calls.next(short)
+            return self._calls.next(_SHORT if deadline is None else min(_SHORT, max(0.0, deadline - time.monotonic())))
         except TimeoutError:
-            self._give_back()
-            self.flush()
+            self._settle()
         while True:
-            with self._others():
-                error = self._calls.next(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            error = self._calls.next(None if deadline is None else max(0.0, deadline - time.monotonic()))
             if error is not None or self._process is None or self._process.poll() is not None:
                 return error  # else it was an earlier process that ended
+
+    def _settle(self) -> None:
+        """Leave nothing waiting for a datum that takes its time."""
+        self._todo.release()
+        self.flush()
 
     def _start_code(self) -> None:
         transform = self._setting.details.transform
@@ -304,9 +187,8 @@ class BatchWorker(Worker):
     def _end_code(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            with self._others():
-                self._sandbox.stop(process)
-                process.wait()
+            self._sandbox.stop(process)
+            process.wait()
         self._waiting = False
         if self._calls is not None:
             self._calls.reset()

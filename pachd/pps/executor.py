@@ -26,6 +26,7 @@ class Place(Protocol):
 
     note: str  # a line for the job's log, "" for none
     environment: dict[str, str]  # what the user's code sees before the pipeline's own variables
+    portable: bool  # whether other processes may make boxes too (it can be pickled)
 
     def box(self, root: Path, mounts: Sequence[tuple[str, str]]) -> sandbox.Box:
         """A worker's sandbox in the folder ``root``; ``mounts`` are (folder, where the code sees it), read-only."""
@@ -90,6 +91,8 @@ class Executor:
 
 
 class _Sandboxes:
+    portable = True
+
     def __init__(self, data: str, environment: dict[str, str], limits: Limits, note: str) -> None:
         self._data, self.environment, self._limits, self.note = data, environment, limits, note
 
@@ -98,6 +101,8 @@ class _Sandboxes:
 
 
 class _Containers:
+    portable = False
+
     def __init__(
         self, engine: DockerEngine, info: pps_pb2.PipelineInfo, job: str, user: str, environment: dict[str, str]
     ) -> None:

@@ -12,6 +12,7 @@ import stat
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,8 +33,7 @@ class Layout:
         self.spare = Spare(pfs.parent / "spare")
         self.folder = ""  # of the datum, on this machine
         self._parts: tuple[str, ...] = ()  # the directories from `/pfs` down to it
-        self.ahead = f"{pfs.parent}/ahead"  # a folder of this machine in which the next datum's files are put ready
-        self._emptied: set[str] | None = None  # the directories in it, when they are known to be empty
+        self._out: tuple[str, int, int] | None = None  # the output folder that was found to be right
         self._linked: dict[str, str] = {}
         self._tidied: dict[str, tuple[int, int]] = {}  # directories that were right: inode, time of the last change
 
@@ -67,26 +67,6 @@ class Layout:
         self._linked = linked if known else {}
         self._tidied = {path: stamp for path, stamp in stamps.items() if stamp is not None} if known else {}
 
-    def prepare_ahead(self, inputs: set[str]) -> str:
-        """Make the folder `ahead` hold empty directories of the inputs, and nothing else; returns it."""
-        if inputs != self._emptied:
-            os.makedirs(self.ahead, exist_ok=True)
-            prepare(self.ahead, inputs, self.spare)
-        self._emptied = None
-        return self.ahead
-
-    def enter(self, datum: str, inputs: set[str], entries: set[str], out: bool = True) -> None:
-        """As `open`, with these entries (`<input>/<name>` and `.env`) of what was put ready."""
-        folder, ahead = self.open(datum, inputs, out), self.ahead
-        for name in entries:
-            os.rename(f"{ahead}/{name}", f"{folder}/{name}")
-        self._emptied = inputs
-
-    def tidy(self) -> None:
-        """Empty what was only taken out of the code's sight."""
-        for path in self.spare.aside():
-            _remove(path, self.spare)
-
     def _tidy_top(self, folder: str, linked: dict[str, str]) -> None:
         missing = dict(linked)
         for entry in _entries(folder):
@@ -109,6 +89,10 @@ class Layout:
 
     def out(self) -> str:
         """The datum's output folder on this machine. Raises Failed when the code has put something else there."""
+        path = f"{self.folder}/out"
+        with suppress(OSError):
+            if self._out is not None and self._out == _identity(path):
+                return path
         path = self.pfs
         for part in (*self._parts, "out"):
             path = f"{path}/{part}"
@@ -122,6 +106,7 @@ class Layout:
             if not is_directory:
                 seen = path[len(self.pfs) :]
                 raise Failed(f"/pfs{seen} is no directory any more: the code must leave it what it was")
+        self._out = _identity(path)
         return path
 
     def on_disk(self, seen: str) -> str:
@@ -130,6 +115,12 @@ class Layout:
         if below in ("", "/") or below.split("/")[1] == _SCRATCH:
             return self.pfs + below
         return self.folder + below
+
+
+def _identity(path: str) -> tuple[str, int, int] | None:
+    """What no other directory has while this one is there; None when it is none."""
+    info = os.lstat(path)
+    return (path, info.st_dev, info.st_ino) if stat.S_ISDIR(info.st_mode) else None
 
 
 def _stamp(folder: str) -> tuple[int, int] | None:
@@ -162,7 +153,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 def _take_away(entry: os.DirEntry[str], spare: Spare) -> None:
     if not entry.is_dir(follow_symlinks=False):
         spare.remove(entry)
-    elif not spare.set_aside(entry.path):
+    else:
         _remove(entry.path, spare)
 
 

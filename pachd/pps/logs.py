@@ -38,7 +38,35 @@ def remove_pipeline(data: str, pipeline: int) -> None:
     shutil.rmtree(folder(data) / str(pipeline), ignore_errors=True)
 
 
-class JobLog:
+def line(text: str, datum: Datum | None, worker: str, user: bool) -> bytes:
+    """One line as it stands in the file, with the time it is now."""
+    value: dict[str, Any] = {"ts": system.now_ns(), "m": text, "w": worker}
+    if datum is not None:
+        value["d"] = datum.id
+        if len(datum.files) <= 16:  # of a datum of thousands of files nobody reads the list in every line
+            value["f"] = [[file.path, file.hash.hex()] for file in datum.files]
+    if user:
+        value["u"] = 1
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+class Log:
+    """Where workers write."""
+
+    def write(self, text: str, datum: Datum | None, worker: str, user: bool = True) -> None:
+        """Add one line, printed now by the user's code (``user``) or by the worker about it."""
+        self.append(line(text, datum, worker, user))
+
+    def append(self, data: bytes) -> None:
+        """Add what `line` gave."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Let readers see what was written."""
+        raise NotImplementedError
+
+
+class JobLog(Log):
     """The log of a running job; its methods may be called by several workers at once.
 
     One that is full ends, or, where the code runs for ever (``endless``), begins anew; the file before it is kept.
@@ -53,16 +81,7 @@ class JobLog:
         self._full = False
         _open[where] = self
 
-    def write(self, text: str, datum: Datum | None, worker: str, user: bool = True) -> None:
-        """Add one line, printed now by the user's code (``user``) or by the worker about it."""
-        value: dict[str, Any] = {"ts": system.now_ns(), "m": text, "w": worker}
-        if datum is not None:
-            value["d"] = datum.id
-            if len(datum.files) <= 16:  # of a datum of thousands of files nobody reads the list in every line
-                value["f"] = [[file.path, file.hash.hex()] for file in datum.files]
-        if user:
-            value["u"] = 1
-        data = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    def append(self, data: bytes) -> None:
         with self._lock:
             if self._full or self._file.closed:
                 return
@@ -72,16 +91,7 @@ class JobLog:
                 else:
                     self._full = True
             if self._full:
-                data = (
-                    json.dumps(
-                        {
-                            "ts": value["ts"],
-                            "m": f"the log of this job ends here: it reached {MAX_JOB >> 20} MiB",
-                            "w": worker,
-                        }
-                    ).encode()
-                    + b"\n"
-                )
+                data = line(f"the log of this job ends here: it reached {MAX_JOB >> 20} MiB", None, "pachd", False)
             self._size += len(data)
             self._file.write(data)
 
@@ -92,7 +102,6 @@ class JobLog:
         self._size = 0
 
     def flush(self) -> None:
-        """Let readers see what was written."""
         with self._lock:
             if not self._file.closed:
                 self._file.flush()
@@ -108,7 +117,7 @@ class JobLog:
 class DatumOutput:
     """A sink for the lines of one try of a datum: bounded, decoded."""
 
-    def __init__(self, log: JobLog, datum: Datum | None, worker: str) -> None:
+    def __init__(self, log: Log, datum: Datum | None, worker: str) -> None:
         self._log, self._datum, self._worker = log, datum, worker
         self._left = MAX_DATUM
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from io import FileIO
-from typing import Any
+from typing import Any, Protocol
 
 from pachd.pfs import changes, filesets
 from pachd.pps import meta, staging
@@ -14,7 +14,7 @@ from pachd.store import Store, Txn, contents, system
 from pachd.store.contents import BlockHasher, Content, ContentWriter
 from pachd.store.tree import Entry
 
-_LARGE = 4 << 20  # bytes; a larger output goes into the store piece by piece
+LARGE = 4 << 20  # bytes; a larger output goes into the store piece by piece
 _PIECE = 1 << 20  # bytes
 _OPS_PER_ROW = 20_000
 _AGE = 0.25  # seconds
@@ -30,7 +30,7 @@ def _open(source: str) -> FileIO:
         return FileIO(source)
 
 
-def _read(source: str, size: int) -> bytes:
+def read_output(source: str, size: int) -> bytes:
     """The bytes of a file that had ``size`` bytes just now."""
     try:
         fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
@@ -49,10 +49,86 @@ def _read(source: str, size: int) -> bytes:
         os.close(fd)
 
 
-class Batch:
-    """Datums that are over: how they ended, and the changes that they make to the output and the meta commit.
+class Records(Protocol):
+    """Datums that are over: how they ended and what they put out. `close` it in any case."""
 
-    The bytes of an output are kept once for both.  `close` it in any case.
+    states: list[tuple[str, str]]  # (datum, state)
+
+    def full(self) -> bool:
+        """Whether it is time to write it down."""
+
+    def add_outputs(self, datum: str, outputs: list[staging.Output], good: bool = True) -> int:
+        """Take the files that a datum's code left; how many bytes they have. Of one that is not ``good`` only the meta
+        repo gets them."""
+
+    def add_datum(
+        self, datum: Datum, about: bytes, env: bytes, inputs: list[tuple[str, Entry]], stats: Stats, state: str
+    ) -> None:
+        """Note how a datum ended: its meta file, its environment, and (path below `/pfs`, entry) of what it read."""
+
+    def close(self) -> None:
+        """Let go of what was not written."""
+
+
+class Fullness:
+    """When to write down: often enough that little is lost, and that what waits is small."""
+
+    def __init__(self, most: int = 0) -> None:
+        self._most = most or _DATUMS
+        self._since = system.monotonic()
+
+    def reached(self, datums: int, files: int, memory: int) -> bool:
+        """Whether these many, and bytes, are enough."""
+        old = system.monotonic() - self._since > _AGE
+        return datums >= self._most or memory > _BYTES or files >= _OPS_PER_ROW or old
+
+
+class Told:
+    """Records that go to another process, which writes them down; what is large it reads where it is."""
+
+    def __init__(self, out_of_memory: dict[str, str], most: int = 0) -> None:
+        self.outputs: list[tuple[str, list[tuple[str, str, bytes, bytes]], bool]] = []
+        self.datums: list[tuple[Datum, bytes, bytes, list[tuple[str, Entry]], Stats, str]] = []
+        self.states: list[tuple[str, str]] = []
+        self.out_of_memory = out_of_memory
+        self._fullness = Fullness(most)
+        self._files = self._memory = 0
+
+    def full(self) -> bool:
+        return self._fullness.reached(len(self.states), self._files, self._memory)
+
+    def add_outputs(self, datum: str, outputs: list[staging.Output], good: bool = True) -> int:
+        files: list[tuple[str, str, bytes, bytes]] = []  # path, where it is, its bytes, their hash
+        total = 0
+        for path, source, size in outputs:
+            if size > LARGE:
+                files.append((path, source, b"", b""))
+                self._memory = _BYTES + 1  # it is to be read before the datum's folder is emptied
+            else:
+                data = read_output(source, size)
+                size = len(data)
+                files.append((path, "", data, contents.content_hash(data)))
+                self._memory += size
+            total += size
+        self.outputs.append((datum, files, good))
+        self._files += len(files)
+        return total
+
+    def add_datum(
+        self, datum: Datum, about: bytes, env: bytes, inputs: list[tuple[str, Entry]], stats: Stats, state: str
+    ) -> None:
+        self.datums.append((datum, about, env, inputs, stats, state))
+        self.states.append((datum.id, state))
+        self._files += 2 + len(inputs)
+
+    def close(self) -> None:
+        pass
+
+
+class Batch:
+    """Records as the changes that they make to the output and the meta commit.
+
+    The bytes of an output are kept once for both.
     """
 
     def __init__(self, store: Store, most: int = 0) -> None:
@@ -61,37 +137,38 @@ class Batch:
         self._meta: list[changes.Op] = []
         self._sizes = [0, 0]
         self._memory = 0
-        self._most = most or _DATUMS
+        self._fullness = Fullness(most)
         self.states: list[tuple[str, str]] = []
         self.stats = Stats()
-        self._since = system.monotonic()
 
     def close(self) -> None:
-        """Let go of what was not written."""
         self._writer.close()
 
     def full(self) -> bool:
-        """Whether it is time to write it down."""
-        return (
-            len(self.states) >= self._most
-            or self._memory > _BYTES
-            or len(self._meta) >= _OPS_PER_ROW
-            or system.monotonic() - self._since > _AGE
-        )
+        return self._fullness.reached(len(self.states), len(self._meta), self._memory)
 
     def add_outputs(self, datum: str, outputs: list[staging.Output], good: bool = True) -> int:
-        """Take the files that a datum's code left; how many bytes they have. Of one that is not ``good`` only the meta
-        repo gets them."""
-        total = 0
+        made = [
+            (path, self._stream(source) if size > LARGE else self.content(read_output(source, size)))
+            for path, source, size in outputs
+        ]
+        return self.add_contents(datum, made, good)
+
+    def take(self, told: Told) -> None:
+        """Add what a worker in another process tells."""
+        for datum, files, good in told.outputs:
+            made = [
+                (path, self._stream(source) if source else self.content(data, digest))
+                for path, source, data, digest in files
+            ]
+            self.add_contents(datum, made, good)
+        for each in told.datums:
+            self.add_datum(*each)
+
+    def add_contents(self, datum: str, made: list[tuple[str, Content]], good: bool = True) -> int:
+        """Take files whose bytes are there: (path, content)."""
         folder = meta.directory(datum) + "out"
-        made = []
-        for path, source, size in outputs:
-            if size > _LARGE:
-                content = self._stream(source)
-            else:
-                content = self._content(_read(source, size))
-            made.append((path, content))
-            total += content.size
+        total = sum(content.size for _, content in made)
         if good:
             self._out += [(changes.ADD, f"{path}\0{datum}", *content) for path, content in made]
             self._sizes[0] += total
@@ -100,8 +177,9 @@ class Batch:
         self._sizes[1] += total
         return total
 
-    def _content(self, data: bytes) -> Content:
-        return Content(len(data), contents.content_hash(data), self._writer.add(data), b"")
+    def content(self, data: bytes, digest: bytes = b"") -> Content:
+        """Keep a small file's bytes; ``digest``: their hash, where it is known."""
+        return Content(len(data), digest or contents.content_hash(data), self._writer.add(data), b"")
 
     def _stream(self, source: str) -> Content:
         hasher = BlockHasher()
@@ -128,12 +206,11 @@ class Batch:
         stats: Stats,
         state: str,
     ) -> None:
-        """Note how a datum ended: its meta file, its environment, and (path below `/pfs`, entry) of what it read."""
         id = datum.id
         folder = meta.directory(id)
         ops = self._meta
-        ops.append((changes.ADD, f"{meta.path(id)}\0{id}", *self._content(about)))
-        ops.append((changes.ADD, f"{folder}.env\0{id}", *self._content(env)))
+        ops.append((changes.ADD, f"{meta.path(id)}\0{id}", *self.content(about)))
+        ops.append((changes.ADD, f"{folder}.env\0{id}", *self.content(env)))
         size = len(about) + len(env)
         for path, entry in inputs:
             ops.append((changes.ADD, f"{folder}{path}\0{id}", *entry[1:]))

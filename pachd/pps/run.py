@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ from pachd.errors import PachError, PermissionDenied
 from pachd.pfs import filesets, modify, read, refs, writing
 from pachd.pps import batching, egress, jobs, logs, meta, pipelines, plan, sandbox, secrets
 from pachd.pps.datums import Datum
-from pachd.pps.executor import Executor
+from pachd.pps.executor import Executor, Place
 from pachd.pps.outcome import Batch
+from pachd.pps.remote import RemoteWorker, Start
 from pachd.pps.resident import credentials
 from pachd.pps.sandbox import NotReady
 from pachd.pps.todo import Todo
@@ -25,6 +28,7 @@ from pachd.store import Snapshot, Store, Txn, system
 from pachd.types import Commit, Repo
 
 log = logging.getLogger(__name__)
+_MANY = 1_000  # datums of a batch; for fewer it takes longer to start processes than they spare
 _PLANNED = ""  # the row of pps_datums that says that the outputs of datums that are gone were deleted
 
 
@@ -46,7 +50,7 @@ class Run:
         self.retry = 0.0  # seconds until the job should be tried again; 0: it has ended
         self._out_of_memory: dict[str, str] = {}  # datums that failed for it, and what is told about them
         self._cancelled = threading.Event()
-        self._workers: list[Worker] = []
+        self._workers: Sequence[Worker | RemoteWorker] = []
         self._problems: list[BaseException] = []
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._main, name=f"job-{pk}", daemon=True)
@@ -195,9 +199,13 @@ class Run:
             timer.start()
         try:
             boxes[0].check()
-            make = batching.BatchWorker if info.details.transform.datum_batching else Worker
+            batch = info.details.transform.datum_batching
+            apart = batch and place.portable and len(left) >= _MANY and 1 < count <= 2 * (os.cpu_count() or 1)
             with self._lock:
-                self._workers = [self._worker(make, i, setting, box) for i, box in enumerate(boxes)]
+                if apart:
+                    self._workers = [self._remote(i, setting, place, box, mounts) for i, box in enumerate(boxes)]
+                else:
+                    self._workers = [self._worker(batch, i, setting, box) for i, box in enumerate(boxes)]
                 if self._cancelled.is_set():
                     raise Killed
             threads = [
@@ -230,13 +238,30 @@ class Run:
         with self.store.read() as snapshot:
             return secrets.values(snapshot, name)
 
-    def _worker(self, make: type[Worker], number: int, setting: Setting, box: sandbox.Box) -> Worker:
+    def _worker(self, batch: bool, number: int, setting: Setting, box: sandbox.Box) -> Worker:
         name = f"{self.job.pipeline.name}-{number}"
-        if make is batching.BatchWorker:
+        if batch:
             return batching.BatchWorker(name, setting, box, self._flush, self._serve)
-        return make(name, setting, box, self._flush)
+        return Worker(name, setting, box, self._flush)
 
-    def _thread_of(self, worker: Worker, waiting: Todo) -> None:
+    def _remote(
+        self, number: int, setting: Setting, place: Place, box: sandbox.Box, mounts: list[tuple[str, str]]
+    ) -> RemoteWorker:
+        start = Start(
+            f"{self.job.pipeline.name}-{number}",
+            self.store.path,
+            setting.job.SerializeToString(),
+            setting.details.SerializeToString(),
+            setting.commits,
+            setting.env,
+            place,
+            box.root,
+            mounts,
+            self._serve,
+        )
+        return RemoteWorker(start, setting, functools.partial(self._flush, inputs=list(setting.commits.values())))
+
+    def _thread_of(self, worker: Worker | RemoteWorker, waiting: Todo) -> None:
         try:
             worker.work(waiting)
         except BaseException as problem:
@@ -254,11 +279,16 @@ class Run:
                 self.cancel()
                 return
 
-    def _flush(self, batch: Batch) -> None:
-        """Write down what a worker has done, in one transaction; Killed when the job has ended meanwhile."""
+    def _flush(self, batch: Batch, inputs: Sequence[Any] = ()) -> None:
+        """Write down what a worker has done, in one transaction; Killed when the job has ended meanwhile.
+
+        ``inputs``: the commits that hold what was read, where nothing else does; PachError when one is gone.
+        """
         batch.seal()
         with writing(self.store) as txn:
             self._check(txn)
+            for row in inputs:
+                refs.resolve_commit(txn, (row.repo, row.id))
             batch.apply(txn, self.pk, self._row(txn, "user"), self._row(txn, "meta"))
 
     def _egress(self, info: pps_pb2.PipelineInfo) -> None:

@@ -41,6 +41,9 @@ class NotReady(PachError):
         super().__init__(reason)
         self.retry = retry
 
+    def __reduce__(self) -> tuple[type[NotReady], tuple[str, float]]:
+        return type(self), (str(self), self.retry)
+
 
 class Failed(Exception):
     """The user's code did not succeed; str() is the reason as a datum shows it."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 _MOST = 256  # files, and as many directories
@@ -28,8 +28,6 @@ class Spare:
         self._files: list[str] = []
         self._directories: list[str] = []
         self._count = 0
-        self.defers = False  # whether directories may be set aside as they are
-        self._aside: list[str] = []
         umask = os.umask(0o077)
         os.umask(umask)
         self._mode, self._umask = 0o666 & ~umask, umask
@@ -62,23 +60,6 @@ class Spare:
             self._directories.append(name)
         else:
             os.rmdir(path)
-
-    def set_aside(self, path: str) -> bool:
-        """Take a directory away with all that is in it, to be emptied later; False when that cannot be."""
-        if not self.defers:
-            return False
-        name = self._name()
-        try:
-            os.rename(path, name)
-        except OSError:  # it is the code's, who took everybody's right to change it
-            return False
-        self._aside.append(name)
-        return True
-
-    def aside(self) -> Iterator[str]:
-        """The directories that were set aside, each once."""
-        while self._aside:
-            yield self._aside.pop()
 
     def make_directory(self, path: str) -> None:
         """Make a directory whose parent is there. Raises OSError."""

@@ -80,30 +80,8 @@ def stage(
     ``tree(commit)`` gives the files of an input commit as ``txn`` sees them.  ``out`` says whether the code shall
     find `/pfs/out`: with the output in S3 it does not.
     """
+    spare = layout.spare
     base = layout.open(datum.id, {file.name for file in datum.files}, out)
-    return _fill(base, layout.spare, datum, env, txn, tree)
-
-
-def stage_ahead(
-    layout: Layout, datum: Datum, env: bytes, txn: Snapshot, tree: Callable[[Commit], Tree]
-) -> Staged | None:
-    """Put a datum's inputs ready, out of the code's sight, while it works on another; `enter` lets it see them.
-
-    None when it is not worth the room that it takes.
-    """
-    if sum(file.size for file in datum.files) > _SMALL or any(file.lazy for file in datum.files):
-        return None
-    base = layout.prepare_ahead({file.name for file in datum.files})
-    return _fill(base, layout.spare, datum, env, txn, tree)
-
-
-def enter(layout: Layout, datum: Datum, staged: Staged, out: bool = True) -> None:
-    """What `stage` does, with what `stage_ahead` has put ready."""
-    entries = {"/".join(path.split("/", 2)[:2]) for path, _ in staged.files}
-    layout.enter(datum.id, {file.name for file in datum.files}, {*entries, ENV}, out)
-
-
-def _fill(base: str, spare: Spare, datum: Datum, env: bytes, txn: Snapshot, tree: Callable[[Commit], Tree]) -> Staged:
     total = 0
     made = {f"{base}/{file.name}" for file in datum.files}
     files: list[tuple[str, Entry]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -14,11 +15,11 @@ from pachd.pps.datums import Datum
 from pachd.pps.layout import Layout
 from pachd.pps.lazy import Pipes
 from pachd.pps.limits import OUT_OF_MEMORY
-from pachd.pps.logs import DatumOutput, JobLog
+from pachd.pps.logs import DatumOutput, Log
 from pachd.pps.meta import Stats
-from pachd.pps.outcome import Batch
+from pachd.pps.outcome import Batch, Records
 from pachd.pps.sandbox import Box, Failed, Killed
-from pachd.pps.todo import Todo
+from pachd.pps.todo import Datums
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Store, contents
 from pachd.store.tree import Tree
@@ -34,17 +35,22 @@ class Setting:
         job: pps_pb2.Job,
         details: pps_pb2.PipelineInfo.Details,
         commits: dict[Commit, Any],
-        log: JobLog,
+        log: Log,
         env: dict[str, str],
         out_of_memory: dict[str, str],
+        records: Callable[[int], Records] | None = None,
     ) -> None:
         self.out_of_memory = out_of_memory  # reasons by datum, filled by the workers
         self.store, self.job, self.details, self.commits, self.log, self.env = store, job, details, commits, log, env
+        self._records = records or functools.partial(Batch, store)
         self.encode = meta.Encoder(job, details.salt, details.transform.image).encode
-        self.most = details.datum_set_spec.number  # datums recorded together; 0: as many as are there
-        self.turn = threading.Lock()  # held by the one worker of a batch that does more than wait
+        self._most = details.datum_set_spec.number  # datums recorded together; 0: as many as are there
         self.tries = max(1, details.datum_tries)
         self.timeout = details.datum_timeout.ToNanoseconds() / 1e9 if details.HasField("datum_timeout") else None
+
+    def records(self) -> Records:
+        """What a worker puts down what is over in, empty."""
+        return self._records(self._most)
 
 
 class Reader:
@@ -79,12 +85,12 @@ class Reader:
 class Worker:
     """A thread's worth of work: call `work`; `cancel` stops it from any thread."""
 
-    def __init__(self, name: str, setting: Setting, sandbox: Box, flush: Callable[[Batch], None]) -> None:
+    def __init__(self, name: str, setting: Setting, sandbox: Box, flush: Callable[[Any], None]) -> None:
         self.name = name
         self._setting = setting
         self._sandbox = sandbox
-        self._flush = flush
-        self._batch = Batch(setting.store, setting.most)
+        self._flush = flush  # takes what `setting.records` gives
+        self._batch = setting.records()
         self._layout = Layout(sandbox.pfs)
         self._staged = staging.Staged(0, [], [])
         self._pipes = Pipes(setting.store, [])
@@ -95,10 +101,10 @@ class Worker:
         self.cancelled = False
         self.current: tuple[Datum, int] | None = None  # and when it began, ns
 
-    def work(self, todo: Todo) -> None:
+    def work(self, todo: Datums) -> None:
         """Process datums until there are none; what is done is flushed as it comes. Raises Killed when cancelled."""
         try:
-            while (datum := self.next(todo)) is not None:
+            while (datum := todo.take()) is not None:
                 self.process(datum)
             self.flush()
         finally:
@@ -106,10 +112,6 @@ class Worker:
             self.reader.release()
             self._batch.close()
             self._unpin(0)
-
-    def next(self, todo: Todo) -> Datum | None:
-        """Take a datum; None when there are no more."""
-        return todo.take()
 
     def cancel(self) -> None:
         """Stop for good."""
@@ -138,7 +140,7 @@ class Worker:
     def _write(self) -> None:
         with self._writing:
             if self._batch.states:
-                batch, self._batch = self._batch, Batch(self._setting.store, self._setting.most)
+                batch, self._batch = self._batch, self._setting.records()
                 self._setting.log.flush()
                 try:
                     self._flush(batch)
@@ -195,16 +197,16 @@ class Worker:
         self._staged = staging.stage(
             self._layout, datum, env, snapshot, self.reader.tree, not self._setting.details.s3_out
         )
-        self._pinned.append(self.pin(self._staged))
+        self._pin()
         self._pipes = Pipes(self._setting.store, self._staged.pipes)
         stats.download_bytes = self._staged.size
         stats.download_time = time.monotonic() - began
 
-    def pin(self, staged: staging.Staged) -> list[int]:
-        """Keep what a datum read until that is written down; the containers, which must be unpinned."""
-        found = [container for _, entry in staged.files for container in contents.containers_of(entry[3])]
+    def _pin(self) -> None:
+        """Keep what a datum read until that is written down."""
+        found = [container for _, entry in self._staged.files for container in contents.containers_of(entry[3])]
         contents.shared(self._setting.store).pin(found)
-        return found
+        self._pinned.append(found)
 
     def _run(self, cmd: list[str], stdin: list[str], env: dict[str, str], output: Callable[[bytes], None]) -> None:
         self.reader.release()
@@ -228,13 +230,9 @@ class Worker:
         box = self._sandbox
         found = staging.collect(self._layout, box.tmp, self._setting.store.path, box.of_host)
         with self._writing:
-            stats.upload_bytes = self.add_outputs(datum.id, found)
+            stats.upload_bytes = self._batch.add_outputs(datum.id, found)
             stats.upload_time = time.monotonic() - began
             self.record(datum, env, self._staged, stats, meta.PROCESSED, "")
-
-    def add_outputs(self, datum: str, found: list[staging.Output]) -> int:
-        """Take what a datum put out; how many bytes that is."""
-        return self._batch.add_outputs(datum, found)
 
     def drop(self, datum: Datum, env: bytes, stats: Stats, reason: str, recovered: bool) -> None:
         """Record a datum that failed all its tries; what it put out is kept in the meta repo alone."""
@@ -262,13 +260,17 @@ class Worker:
 
     def status(self) -> pps_pb2.WorkerStatus:
         """What the worker does now."""
-        found = pps_pb2.WorkerStatus(worker_id=self.name, job_id=self._setting.job.id)
-        current = self.current
-        if current is not None:
-            datum, began = current
-            found.datum_status.started.FromNanoseconds(began)
-            found.datum_status.data.extend(pps_pb2.InputFile(path=f.path, hash=f.hash) for f in datum.files)
-        return found
+        return status_of(self.name, self._setting.job, self.current)
+
+
+def status_of(name: str, job: pps_pb2.Job, current: tuple[Datum, int] | None) -> pps_pb2.WorkerStatus:
+    """What a worker tells of itself: the datum it works on, and since when (ns)."""
+    found = pps_pb2.WorkerStatus(worker_id=name, job_id=job.id)
+    if current is not None:
+        datum, began = current
+        found.datum_status.started.FromNanoseconds(began)
+        found.datum_status.data.extend(pps_pb2.InputFile(path=f.path, hash=f.hash) for f in datum.files)
+    return found
 
 
 __all__ = ["Failed", "Killed", "Setting", "Worker"]

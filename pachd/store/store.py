@@ -174,10 +174,11 @@ class Store:
         return cls(path, lock_fd, writer)
 
     @classmethod
-    def view(cls, path: str | os.PathLike[str]) -> "Store":
+    def view(cls, path: str | os.PathLike[str], guarded: bool = True) -> "Store":
         """Look at a data folder that another process may be serving: only `read` works.
 
-        Nothing is collected there while the view is open. Raises StoreError as `open` does.
+        Nothing is collected there while the view is open, unless it is not ``guarded``: then only what commits hold
+        that nobody deletes is sure to be readable. Raises StoreError as `open` does.
         """
         path = os.path.abspath(path)
         database = os.path.join(path, _DATABASE)
@@ -185,7 +186,8 @@ class Store:
             raise StoreError(f"no pachd data in {path}: there is no {_DATABASE}")
         fd = system.open_file(os.path.join(path, _COLLECT_LOCK), os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH)
+            if guarded:
+                fcntl.flock(fd, fcntl.LOCK_SH)
             db = _connect(database)
             try:
                 db.execute("PRAGMA query_only=ON")

@@ -1,4 +1,4 @@
-"""The datums that are left: who holds one gives it back or begins it, and nobody ends before."""
+"""The datums that are left: who holds some gives them back or begins them, and nobody ends before."""
 
 import threading
 
@@ -7,34 +7,36 @@ import pytest
 from pachd.pps.datums import Datum
 from pachd.pps.todo import Todo
 
-A, B, C = (Datum(id, ()) for id in "abc")
+A, B, C, D, E = (Datum(id, ()) for id in "abcde")
 
 
 def test_datums_come_in_order_and_end() -> None:
     todo = Todo([A, B])
     assert [todo.take(), todo.take(), todo.take()] == [A, B, None]
+    assert todo.hold(3) == []
 
 
-def test_one_is_held_only_where_all_workers_have_one() -> None:
-    todo = Todo([A, B, C], workers=2)
-    assert todo.take() == A
-    assert todo.hold() == B
-    assert todo.hold() is None
-    todo.begin()
-    assert [todo.take(), todo.take()] == [C, None]
+def test_who_holds_many_leaves_some_for_the_others() -> None:
+    todo = Todo([A, B, C, D, E], workers=2)
+    assert todo.hold(64) == [A, B]
+    assert todo.hold(64) == [C]
+    todo.settle(2, [B])
+    assert todo.hold(1) == [B]
+    todo.settle(2)
+    assert [todo.take(), todo.take(), todo.take()] == [D, E, None]
 
 
-@pytest.mark.parametrize(("given_back", "expected"), [(True, A), (False, None)])
-def test_the_last_one_is_waited_for_while_it_is_held(given_back: bool, expected: Datum | None) -> None:
-    todo = Todo([A])
-    assert todo.hold() == A
-    taken: list[Datum | None] = []
-    other = threading.Thread(target=lambda: taken.append(todo.take()), daemon=True)
+@pytest.mark.parametrize("holds", [False, True])
+@pytest.mark.parametrize("back", [[A, B], []])
+def test_the_last_ones_are_waited_for_while_they_are_held(back: list[Datum], holds: bool) -> None:
+    todo = Todo([A, B])
+    assert todo.hold(2) == [A]
+    assert todo.hold(1) == [B]
+    taken: list[object] = []
+    other = threading.Thread(target=lambda: taken.append(todo.hold(9) if holds else todo.take()), daemon=True)
     other.start()
     assert taken == []
-    if given_back:
-        todo.give_back(A)
-    else:
-        todo.begin()
+    todo.settle(2, back)
     other.join(120)
-    assert taken == [expected]
+    assert not other.is_alive()
+    assert taken == ([back[:1]] if holds else [*back[:1]] or [None])
