@@ -180,3 +180,16 @@ def test_a_kill_of_pachd_ends_its_workers_and_the_next_one_goes_on(server: Pachd
             job = last_job(client, "p")
             assert (job.state, counts(job)) == (pps_pb2.JOB_SUCCESS, (COUNT, 0, 0, 0, COUNT))
             assert len(names(client, "p")) == COUNT
+
+
+def test_pachd_ends_at_once_while_workers_work(server: Pachd) -> None:
+    with Gate() as gate, Client(server.address) as client:
+        new_repo(client, "in", {f"/f{i:04d}": b"%d" % i for i in range(COUNT)})
+        batch(client, "p", "in", gate.python)
+        gate.arrived(2)
+        old = workers(server)
+        assert len(old) == 2
+        assert server.stop() == 0
+        for process in old:
+            process.wait(60)
+    assert "Traceback" not in server.text()
