@@ -223,7 +223,7 @@ def _wanted(info: pfs_pb2.CommitInfo, request: pfs_pb2.SubscribeCommitRequest) -
 
 
 def _start_commit(txn: Txn, request: pfs_pb2.StartCommitRequest) -> pfs_pb2.Commit:
-    if request.parent.id or request.parent.branch.name:
+    if request.HasField("parent"):
         required_commit(request, "parent")
     if not request.HasField("branch") or not request.branch.HasField("repo"):
         raise PachError("start commit in transaction: branch must be specified")
@@ -233,4 +233,6 @@ def _start_commit(txn: Txn, request: pfs_pb2.StartCommitRequest) -> pfs_pb2.Comm
 def _picked(txn: Snapshot, request: Any) -> refs.CommitRow:
     if not request.HasField("commit"):
         raise PachError("pick commit tx: cannot pick nil commit")
+    if not request.commit.HasField("repo"):
+        raise PachError("pick commit tx: cannot pick commit with no repo")
     return refs.resolve_commit(txn, normal_commit(request.commit))

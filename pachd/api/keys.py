@@ -62,7 +62,6 @@ def normal_commit(message: pfs_pb2.Commit) -> pfs_pb2.Commit:
 
 
 def _fill(repo: pfs_pb2.Repo) -> None:
-    repo.type = repo.type or "user"
     repo.project.name = repo.project.name or "default"
 
 

@@ -22,6 +22,8 @@ from pachd.proto.auth_pb2 import Permission as P
 from pachd.store import Snapshot, Txn
 from pachd.types import Branch
 
+_UINT64 = 1 << 64
+
 
 class Projects:
     """CreateProject … ReposSummary."""
@@ -34,11 +36,11 @@ class Projects:
 
     @read
     def InspectProject(self, snapshot: Snapshot, request: pfs_pb2.InspectProjectRequest, call: Call) -> Any:
-        return projects.inspect_project(snapshot, project_name(request.project))
+        return projects.inspect_project(snapshot, request.project.name)
 
     @read
     def InspectProjectV2(self, snapshot: Snapshot, request: pfs_pb2.InspectProjectV2Request, call: Call) -> Any:
-        name = project_name(request.project)
+        name = request.project.name
         try:
             info = projects.inspect_project(snapshot, name)
         except PachError as err:
@@ -95,29 +97,42 @@ class Repos:
 
     @read
     def ListRepo(self, snapshot: Snapshot, request: pfs_pb2.ListRepoRequest, call: Call) -> Any:
-        infos = repos.list_repos(snapshot, type=request.type, projects=[project_name(p) for p in request.projects])
-        return _page(infos, request.page) if request.HasField("page") else iter(infos)
+        try:
+            page = _page(request.page) if request.HasField("page") else slice(None)
+            infos = repos.list_repos(snapshot, type=request.type, projects=[p.name for p in request.projects])
+        except PachError as err:
+            raise err.wrapped("WithReadContext: listRepoInTransaction") from err
+        return iter(infos[page])
 
     @write(transactional="delete_repo")
     def DeleteRepo(self, txn: Txn, request: pfs_pb2.DeleteRepoRequest, call: Call) -> Any:
         if not request.HasField("repo"):
             raise InvalidArgument("no repo specified")
-        deleted = transactions.delete_repo(txn, request)
+        try:
+            deleted = transactions.delete_repo(txn, request)
+        except PachError as err:
+            raise err.wrapped("delete repo") from err
         return pfs_pb2.DeleteRepoResponse(deleted=deleted)
 
     @write()
     def DeleteRepos(self, txn: Txn, request: pfs_pb2.DeleteReposRequest, call: Call) -> Any:
         response = pfs_pb2.DeleteReposResponse()
-        names = None if request.all else {project_name(p) for p in request.projects}
+        names = None if request.all else {p.name for p in request.projects}
         access = call.access
         may = bool if access is None else lambda repo: access.may(txn, repo_resource(repo), P.REPO_DELETE)
         response.repos.extend(repos.delete_repos(txn, names, request.force, may))
         return response
 
 
-def _page(infos: Any, page: pfs_pb2.RepoPage) -> Iterator[Any]:
-    start = page.page_size * page.page_index
-    return iter(infos[start : start + page.page_size])
+def _page(page: pfs_pb2.RepoPage) -> slice:
+    """Return where a page is. Raises PachError for an order or a page that Pachyderm's database cannot give."""
+    if page.order != pfs_pb2.RepoPage.PROJECT_REPO:
+        raise PachError(f"for each repo: cannot make page order bys for ordering {page.order}")
+    size, index = page.page_size % _UINT64, page.page_index % _UINT64
+    start = size * index % _UINT64
+    if max(size, start) >= _UINT64 >> 1:
+        raise PachError("for each repo: for each repo: getting page: ERROR: bigint out of range (SQLSTATE 22003)")
+    return slice(start, start + size)
 
 
 class Branches:
@@ -125,7 +140,7 @@ class Branches:
 
     @write(transactional="create_branch")
     def CreateBranch(self, txn: Txn, request: pfs_pb2.CreateBranchRequest, call: Call) -> None:
-        if request.head.id or request.head.branch.name:
+        if request.HasField("head"):
             required_commit(request, "head")
         required_branch(request)
         transactions.create_branch(txn, request)

@@ -5,6 +5,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from pachd.api.service import Call, Service, read, write
+from pachd.errors import PachError
 from pachd.pfs import transactions
 from pachd.proto import transaction_pb2
 from pachd.store import Snapshot, Txn
@@ -46,7 +47,10 @@ def append(txn: Txn, transaction: str, field: str, request: Message) -> Any:
     """Append a request to a transaction; returns its TransactionResponse, as a dry run of the whole log gave it."""
     wrapped = transaction_pb2.TransactionRequest()
     getattr(wrapped, field).CopyFrom(request)
-    return transactions.append(txn, transaction, wrapped)
+    try:
+        return transactions.append(txn, transaction, wrapped)
+    except PachError as err:
+        raise (err.wrapped("delete repo") if field == "delete_repo" else err) from None
 
 
 SERVICES = [API]

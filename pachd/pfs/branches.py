@@ -48,8 +48,11 @@ def create_branch(
     for source in provenance:
         if source.repo == branch.repo:
             raise PachError(f"repo {branch.repo} cannot be in the provenance of its own branch")
+    try:
+        found = refs.find_branch(txn, branch)
+    except PachError as err:
+        raise err.wrapped("create branch") from err
     repo_pk = _required_repo_pk(txn, branch.repo)
-    found = refs.find_branch(txn, branch)
     old_head: int | None = found["head_pk"] if found is not None else None
     new_head = old_head if target is None else target.pk
     old_sources = [] if found is None else [row["source_pk"] for row in _sources(txn, found["pk"])]
@@ -81,7 +84,7 @@ def _required_repo_pk(txn: Txn, repo: Repo) -> int:
         return _repo_pk(txn, repo)
     except NotFound as err:
         raise NotFound(
-            f"get commit by commit key: {_missing(repo)}\ncommit (int_id=0, commit_id="
+            f"get commit by commit key: {refs.missing_repo(txn, repo)}\ncommit (int_id=0, commit_id="
             f"{repo.project}/{repo.name}.{repo.type}@{propagate.commit_set_id(txn)}) not found"
         ) from err
 
@@ -120,10 +123,6 @@ def _exists(txn: Snapshot, repo: Repo) -> bool:
     return True
 
 
-def _missing(repo: Repo) -> str:
-    return f"repo (id=0, project={repo.project}, name={repo.name}, type={repo.type}) not found"
-
-
 def _insert(txn: Txn, repo_pk: int, name: str) -> int:
     cursor = txn.db.execute(
         "INSERT INTO branches (repo_pk, name, created, updated) VALUES (?,?,?,?)", (repo_pk, name, txn.now, txn.now)
@@ -135,7 +134,10 @@ def _insert(txn: Txn, repo_pk: int, name: str) -> int:
 
 def _ensure(txn: Txn, branch: Branch) -> int:
     """The number of a branch, made with an empty head if it is not there."""
-    found = refs.find_branch(txn, branch)
+    try:
+        found = refs.find_branch(txn, branch)
+    except PachError as err:
+        raise err.wrapped("get branch info") from err
     if found is None:
         try:
             create_branch(txn, branch)
@@ -218,7 +220,7 @@ def inspect_branch(txn: Snapshot, branch: Branch) -> pfs_pb2.BranchInfo:
     """Return a branch. Raises NotFound."""
     try:
         return _info(txn, refs.branch_row(txn, branch)["pk"])
-    except NotFound as err:
+    except PachError as err:
         raise err.wrapped("inspect branch in transaction") from err
 
 
@@ -255,9 +257,12 @@ def delete_branch(txn: Txn, branch: Branch, force: bool = False) -> None:
     Raises NotFound; PachError if it is the output of a pipeline, or, unless `force`, in another's direct provenance or
     connected with others by a trigger.
     """
-    found = refs.find_branch(txn, branch)
+    try:
+        found = refs.find_branch(txn, branch)
+    except PachError as err:
+        raise err.wrapped(f'get branch "{_dotted(branch)}"') from err
     if found is None:
-        told = "" if _exists(txn, branch.repo) else f"{_missing(branch.repo)}\n"
+        told = "" if _exists(txn, branch.repo) else f"{refs.missing_repo(txn, branch.repo)}\n"
         raise NotFound(f'get branch "{_dotted(branch)}": {told}branch (id=0, branch={branch}) not found')
     pk = found["pk"]
     sources = [refs.branch_of(txn, row["source_pk"]) for row in _sources(txn, pk)]

@@ -228,7 +228,7 @@ def list_commits(txn: Snapshot, request: pfs_pb2.ListCommitRequest) -> Iterator[
     if repo.name:
         try:
             repo_pk = refs.repo_row(txn, repo)["pk"]
-        except NotFound as err:
+        except PachError as err:
             raise err.wrapped("ensure repo exists") from err
     if start is not None:
         refs.resolve_commit(txn, start)
@@ -287,8 +287,8 @@ def commits_after(txn: Snapshot, repo: Repo, last: int) -> list[tuple[int, pfs_p
     try:
         pk = refs.repo_row(txn, repo)["pk"]
     except NotFound as err:
-        raise NotFound(
-            f"get repo ID: repo (id=0, project={repo.project}, name={repo.name}, type={repo.type}) not found"
-        ) from err
+        raise NotFound(f"get repo ID: {refs.missing_repo(txn, repo)}") from err
+    except PachError as err:
+        raise err.wrapped("get repo ID") from err
     rows = refs.commit_rows(txn, "c.repo_pk=? AND c.pk>? ORDER BY c.pk LIMIT 1000", (pk, last))
     return [(row.pk, commit_info(txn, row)) for row in rows]

@@ -13,25 +13,24 @@ def pick_project(txn: Snapshot, picker: pfs_pb2.ProjectPicker) -> str:
     if picker.WhichOneof("picker") is None:
         raise PachError("project picker cannot be nil")
     if not txn.db.execute("SELECT 1 FROM projects WHERE name=?", (picker.name,)).fetchone():
-        raise NotFound(f'picking project: project "{picker.name}" not found')
+        raise NotFound(f"picking project: {refs.missing_project(picker.name)}")
     return picker.name
 
 
 def pick_repo(txn: Snapshot, picker: pfs_pb2.RepoPicker) -> Repo:
-    """Return the repo that a picker names; the project defaults to `default`. Raises NotFound or PachError."""
+    """Return the repo that a picker names. Raises NotFound or PachError."""
     if picker.WhichOneof("picker") is None:
         raise PachError("repo picker cannot be nil")
-    repo = Repo(picker.name.project.name or "default", picker.name.name, picker.name.type or "user")
     try:
-        pick_project(txn, pfs_pb2.ProjectPicker(name=repo.project))
+        project = pick_project(txn, picker.name.project)
+        repo = Repo(project, picker.name.name, picker.name.type or "user")
         try:
             refs.repo_row(txn, repo)
         except NotFound as err:
-            raise NotFound(
-                "get repo info with id: "
-                f"repo (id=0, project={repo.project}, name={repo.name}, type={repo.type}) not found"
-            ) from err
-    except NotFound as err:
+            raise NotFound(f"get repo info with id: {refs.missing_repo(txn, repo)}") from err
+        except PachError as err:
+            raise err.wrapped("get repo info with id") from err
+    except PachError as err:
         raise err.wrapped("picking repo") from err
     return repo
 

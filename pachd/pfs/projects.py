@@ -8,7 +8,6 @@ from pachd.store import Snapshot, Txn
 from pachd.types import Repo
 
 DEFAULT = "default"
-_MAX = 51  # Kubernetes names bound Pachyderm's
 
 
 def ensure_default(txn: Txn) -> None:
@@ -32,11 +31,7 @@ def create_project(txn: Txn, name: str, description: str = "", update: bool = Fa
 
 def _check_name(name: str) -> None:
     try:
-        if len(name) > _MAX:
-            raise PachError(f'project name "{name}" is {len(name) - _MAX} characters longer than the {_MAX} max')
-        refs.check_name(name)
-        if not name[0].isalnum():
-            raise PachError("project names must start with an alphanumeric character")
+        refs.check_project_name(name)
     except PachError as err:
         raise err.wrapped("invalid project name") from err
 
@@ -44,7 +39,7 @@ def _check_name(name: str) -> None:
 def require(txn: Snapshot, name: str) -> None:
     """Raise NotFound unless the project is there."""
     if not txn.db.execute("SELECT 1 FROM projects WHERE name=?", (name,)).fetchone():
-        raise NotFound(f'project "{name}" not found')
+        raise NotFound(refs.missing_project(name))
 
 
 def _info(txn: Snapshot, row: dict[str, str | int]) -> pfs_pb2.ProjectInfo:
@@ -61,7 +56,7 @@ def inspect_project(txn: Snapshot, name: str) -> pfs_pb2.ProjectInfo:
     """Return a project. Raises NotFound."""
     row = txn.db.execute("SELECT * FROM projects WHERE name=?", (name,)).fetchone()
     if row is None:
-        raise NotFound(f'error getting project "{name}": get project by name: project "{name}" not found')
+        raise NotFound(f'error getting project "{name}": get project by name: {refs.missing_project(name)}')
     return _info(txn, row)
 
 

@@ -16,7 +16,9 @@ from pachd.types import Branch, Commit, Repo
 
 _ID = re.compile(r"[0-9a-f]{12}4[0-9a-f]{19}")
 _WALK = 10_000  # so many at most, if nobody says how many
+_MAX_PROJECT = 51  # characters; Kubernetes names bound Pachyderm's
 _NAME = re.compile(r"[a-zA-Z0-9_-]+")
+TYPES = ("user", "meta", "spec", "unknown")  # of repos; nobody uses the last one
 _SELECT = """SELECT c.*, r.project, r.name, r.type FROM commits c JOIN repos r ON r.pk = c.repo_pk """
 
 
@@ -57,6 +59,17 @@ def check_name(name: str) -> None:
     """Raise PachError unless `name` may be that of a project, repo or branch."""
     if not _NAME.fullmatch(name):
         raise PachError(f"name ({name}) invalid: only alphanumeric characters, underscores, and dashes are allowed")
+
+
+def check_project_name(name: str) -> None:
+    """Raise PachError unless `name` may be that of a project."""
+    if len(name) > _MAX_PROJECT:
+        raise PachError(
+            f'project name "{name}" is {len(name) - _MAX_PROJECT} characters longer than the {_MAX_PROJECT} max'
+        )
+    check_name(name)
+    if not name[0].isalnum():
+        raise PachError("project names must start with an alphanumeric character")
 
 
 def timestamp(ns: int) -> Timestamp:
@@ -100,8 +113,30 @@ def branch_key(commit: pfs_pb2.Commit, name: str) -> Branch:
     return Branch(repo_of(commit.repo if commit.HasField("repo") else commit.branch.repo), name)
 
 
+def check_type(type: str) -> None:
+    """Raise PachError unless `type` is one that a repo may have; the words are those of Pachyderm's database."""
+    if type not in TYPES:
+        raise PachError(f'ERROR: invalid input value for enum pfs.repo_type: "{type}" (SQLSTATE 22P02)')
+
+
+def missing_project(name: str) -> str:
+    """Return the sentence about a project that is not there."""
+    return f'project "{name}" not found' if name else "project not found"
+
+
+def missing_repo(txn: Snapshot, repo: Repo) -> str:
+    """Return the sentence about a repo that is not there, which names the project first if that is missing too."""
+    known = txn.db.execute("SELECT 1 FROM projects WHERE name=?", (repo.project,)).fetchone()
+    told = "" if known else f"get project by name: {missing_project(repo.project)}\n"
+    return f"{told}repo (id=0, project={repo.project}, name={repo.name}, type={repo.type}) not found"
+
+
 def repo_row(txn: Snapshot, repo: Repo) -> Any:
-    """Return the row of a repo. Raises NotFound."""
+    """Return the row of a repo. Raises NotFound, or PachError for a type that none has."""
+    try:
+        check_type(repo.type)
+    except PachError as err:
+        raise err.wrapped("scanning repo row") from err
     row = txn.db.execute(
         "SELECT * FROM repos WHERE project=? AND name=? AND type=?", (repo.project, repo.name, repo.type)
     ).fetchone()
@@ -111,7 +146,11 @@ def repo_row(txn: Snapshot, repo: Repo) -> Any:
 
 
 def find_branch(txn: Snapshot, branch: Branch) -> Any:
-    """Return the row of a branch, or None."""
+    """Return the row of a branch, or None. Raises PachError for a type that no repo has."""
+    try:
+        check_type(branch.repo.type)
+    except PachError as err:
+        raise err.wrapped("could not get branch") from err
     return txn.db.execute(
         "SELECT b.* FROM branches b JOIN repos r ON r.pk=b.repo_pk WHERE r.project=? AND r.name=? AND r.type=? "
         "AND b.name=?",
@@ -126,10 +165,9 @@ def branch_row(txn: Snapshot, branch: Branch) -> Any:
         try:
             repo_row(txn, branch.repo)
         except NotFound as err:
-            repo = branch.repo
             raise NotFound(
-                f"repo (id=0, project={repo.project}, name={repo.name}, type={repo.type}) not found\n"
-                f'branch (id=0, branch={branch}) not found\nbranch "{branch.name}" not found in repo {repo}'
+                f"{missing_repo(txn, branch.repo)}\n"
+                f'branch (id=0, branch={branch}) not found\nbranch "{branch.name}" not found in repo {branch.repo}'
             ) from err
         raise NotFound(
             f'branch (id=0, branch={branch}) not found\nbranch "{branch.name}" not found in repo {branch.repo}'
@@ -205,9 +243,10 @@ def resolve_commit(txn: Snapshot, commit: pfs_pb2.Commit | tuple[Repo, str]) -> 
     else:
         if not commit.HasField("repo") and not commit.branch.HasField("repo"):
             raise PachError("pick commit tx: cannot pick commit with no ID or branch")
-        repo = repo_of(commit.repo if commit.HasField("repo") else commit.branch.repo)
+        handle = commit.repo if commit.HasField("repo") else commit.branch.repo
+        repo = Repo(handle.project.name or "default", handle.name, handle.type)
         asked, named = commit.id, commit.branch.name
-        if not repo.name or (not asked and not named):
+        if not asked and not named:
             raise PachError("pick commit tx: cannot pick commit with no ID or branch")
         text = named + asked if asked[:1] in ("", "^", "~", ".") and named else asked
     reference = ancestry.parse(repo, text)
@@ -221,16 +260,20 @@ def _start(txn: Snapshot, repo: Repo, reference: ancestry.Reference, asked: str,
     """The commit of a reference before it goes back. asked, named: the ID and the branch of the request, which
     Pachyderm's errors repeat as they are."""
     told = f"pick commit tx: commit {repo}@{asked} not found\n"
+    by_id = ancestry.like_id(reference.base)
+    picking = "picking commit: picking repo" if by_id else "picking commit: picking branch: picking repo"
+    if text != reference.base:
+        picking = f"picking commit: {picking}"
+    if not txn.db.execute("SELECT 1 FROM projects WHERE name=?", (repo.project,)).fetchone():
+        _check_project_of(repo, text, by_id)
+        raise NotFound(f"pick commit tx: {picking}: picking project: {missing_project(repo.project)}")
     try:
-        found = repo_row(txn, repo)
+        found = repo_row(txn, repo if repo.type else repo._replace(type="user"))
     except NotFound as err:
-        if not txn.db.execute("SELECT 1 FROM projects WHERE name=?", (repo.project,)).fetchone():
-            picking = "picking repo" if ancestry.like_id(reference.base) else "picking branch: picking repo"
-            again = "picking commit: " if text != reference.base else ""
-            raise NotFound(
-                f'pick commit tx: {again}picking commit: {picking}: picking project: project "{repo.project}" not found'
-            ) from err
         raise NotFound(f"{told}repo {repo} not found") from err
+    except PachError as err:
+        raise err.wrapped(f"pick commit tx: {picking}: get repo info with id") from err
+    repo = repo if repo.type else repo._replace(type="user")
     if ancestry.like_id(reference.base):
         row = find_commit(txn, found["pk"], reference.base.lower()) or _alias(txn, found["pk"], asked)
         if row is None:
@@ -240,6 +283,17 @@ def _start(txn: Snapshot, repo: Repo, reference: ancestry.Reference, asked: str,
     if branch is None or branch["head_pk"] is None:
         raise NotFound(f'{told}branch "{named}" not found in repo {repo}')
     return commit_row(txn, branch["head_pk"])
+
+
+def _check_project_of(repo: Repo, text: str, by_id: bool) -> None:
+    """Raise PachError for a name that no project can have, where a reference is read."""
+    try:
+        check_project_name(repo.project)
+    except PachError as err:
+        told = "" if by_id else f"unmarshal branch picker {repo}@{text}: "
+        raise err.wrapped(
+            f"pick commit tx: {told}unmarshal repo picker {repo}: unmarshal project {repo.project}"
+        ) from err
 
 
 def _alias(txn: Snapshot, repo_pk: int, id: str) -> CommitRow | None:

@@ -10,7 +10,6 @@ from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
 from pachd.types import Branch, Repo
 
-TYPES = ("user", "meta", "spec")
 RESERVED = "__filesets__"  # file sets are read as commits of it
 _PIPELINES = "cannot delete a repo associated with a pipeline - delete the pipeline instead"
 
@@ -20,8 +19,6 @@ def create_repo(txn: Txn, repo: Repo, description: str = "", update: bool = Fals
     if repo.name == RESERVED:
         raise PachError(f"{RESERVED} is a reserved name")
     refs.check_name(repo.name)
-    if repo.type not in TYPES:
-        raise PachError(f"invalid repo type {repo.type!r}: it is one of {', '.join(TYPES)}")
     if not txn.db.execute("SELECT 1 FROM projects WHERE name=?", (repo.project,)).fetchone():
         raise NotFound(f'cannot find project "{repo.project}": get project by name: project "{repo.project}" not found')
     try:
@@ -38,6 +35,8 @@ def create_repo(txn: Txn, repo: Repo, description: str = "", update: bool = Fals
         )
         owners.repo_created(txn, repo)
         return
+    except PachError as err:
+        raise err.wrapped(f'error checking whether repo "{repo}" exists') from err
     if not update:
         raise AlreadyExists(f"repo {repo} already exists")
     txn.db.execute("UPDATE repos SET description=? WHERE pk=?", (description, found["pk"]))
@@ -80,8 +79,11 @@ def inspect_repo(txn: Snapshot, repo: Repo) -> pfs_pb2.RepoInfo:
 
 def list_repos(txn: Snapshot, type: str = "", projects: Iterable[str] = ()) -> list[pfs_pb2.RepoInfo]:
     """Return the repos of a type ("": all types) in the given projects (none: all), by project and name."""
-    if type and type not in TYPES:
-        raise PachError(f"invalid repo type {type!r}: it is one of {', '.join(TYPES)}")
+    if type:
+        try:
+            refs.check_type(type)
+        except PachError as err:
+            raise err.wrapped("for each repo: for each repo: getting page") from err
     wanted = set(projects)
     rows = txn.db.execute("SELECT * FROM repos ORDER BY project, name, pk").fetchall()
     return [
@@ -97,53 +99,54 @@ def delete_repo(txn: Txn, repo: Repo, force: bool = False) -> bool:
     Raises PachError if it belongs to a pipeline, or, unless `force`, if another branch has it in its provenance.
     """
     try:
-        refs.repo_row(txn, repo)
-    except NotFound:
-        return False
+        if not _exists(txn, repo):
+            return False
+    except PachError as err:
+        raise err.wrapped(f'error checking whether "{repo}" exists') from err
     if repo.type == "user":
         refuse_pipelines(txn, repo)
-    own = [repo] if repo.type != "user" else [repo._replace(type=t) for t in TYPES]
-    _drop_together(txn, own, force, "delete repo")
+    _drop_together(txn, [repo] if repo.type != "user" else [repo._replace(type=t) for t in refs.TYPES], force)
     return True
 
 
 def refuse_pipelines(txn: Snapshot, repo: Repo) -> None:
     """Raise PachError if a repo, of whatever type, belongs to a pipeline."""
     if _is_pipelines(txn, repo):
-        raise PachError(f'delete repo: error checking whether repo "{repo}" can be deleted: {_PIPELINES}')
+        raise PachError(f'error checking whether repo "{repo}" can be deleted: {_PIPELINES}')
 
 
 def delete_repos(
     txn: Txn, projects: Collection[str] | None, force: bool = False, may: Callable[[Repo], bool] = bool
 ) -> list[pfs_pb2.Repo]:
-    """Delete the user repos of some projects (None: of all) that one may delete; returns which.
+    """Delete the repos of some projects (None: of all) that one may delete, with their meta and spec repos; returns
+    which.
 
     Raises PachError if one of them is a pipeline's or, unless `force`, in the provenance of another repo's branch.
     """
     done = []
-    rows = txn.db.execute("SELECT project, name FROM repos WHERE type='user' ORDER BY project, name").fetchall()
+    rows = txn.db.execute("SELECT project, name, type FROM repos ORDER BY project, name, pk").fetchall()
     for row in rows:
-        repo = Repo(row["project"], row["name"], "user")
+        repo = Repo(row["project"], row["name"], row["type"])
         if projects is not None and repo.project not in projects:
             continue
-        if not may(repo):
+        if not may(repo._replace(type="user")):
             continue
         if _is_pipelines(txn, repo):
             raise PachError(f"delete repos: {_PIPELINES}")
         done.append(repo)
-    _drop_together(txn, sorted(repo._replace(type=t) for repo in done for t in TYPES), force, "delete repos")
+    try:
+        _drop_together(txn, done, force)
+    except PachError as err:
+        raise err.wrapped("delete repos") from err
     return [refs.repo_pb(repo) for repo in done]
 
 
-def _drop_together(txn: Txn, own: Collection[Repo], force: bool, doing: str) -> None:
-    """Drop repos. Raises PachError, beginning with `doing`, if others depend on one of them and not `force`."""
+def _drop_together(txn: Txn, own: Collection[Repo], force: bool) -> None:
+    """Drop repos. Raises PachError if others depend on one of them and not `force`."""
     if not force:
         together = set(own)
         for each in own:
-            try:
-                _refuse_downstream(txn, each, together)
-            except PachError as err:
-                raise err.wrapped(doing) from err
+            _refuse_downstream(txn, each, together)
     for each in own:
         drop(txn, each)
 

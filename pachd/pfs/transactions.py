@@ -37,8 +37,6 @@ def start_commit(txn: Txn, request: pfs_pb2.StartCommitRequest) -> Response:
         raise PachError("branch cannot be nil")
     branch = Branch(refs.repo_of(request.branch.repo), request.branch.name)
     parent = request.parent if request.HasField("parent") else None
-    if parent is not None and not (parent.id or parent.branch.name):
-        parent = None
     try:
         commit = commits.start_commit(txn, branch, parent, request.description)
     except PachError as err:
@@ -56,7 +54,7 @@ def _squash(txn: Txn, request: pfs_pb2.SquashCommitSetRequest) -> None:
 
 def create_branch(txn: Txn, request: pfs_pb2.CreateBranchRequest) -> None:
     """Execute a CreateBranchRequest."""
-    head = request.head if request.HasField("head") and (request.head.id or request.head.branch.name) else None
+    head = request.head if request.HasField("head") else None
     provenance = [Branch(refs.repo_of(b.repo), b.name) for b in request.provenance]
     never = set()
     for spec in request.branch_propagation_specs:
