@@ -18,8 +18,8 @@ _SIMPLE = re.compile(r'\s*\.state\s*==\s*"\w+"(\s+or\s+\.state\s*==\s*"\w+")*\s*
 
 
 def projects_of(request: Any) -> list[str]:
-    """Return the names of the projects that a request is about; empty for all."""
-    return [project.name or "default" for project in request.projects]
+    """Return the names of the projects that a request is about; empty for all. One without a name has nothing."""
+    return [project.name for project in request.projects]
 
 
 class Filter:

@@ -86,11 +86,11 @@ class Jobs:
 
     @read
     def ListJobSet(self, snapshot: Snapshot, request: pps_pb2.ListJobSetRequest, call: Call) -> Any:
-        if request.number < 0:
-            raise PachError("number must be non-negative")
         before = request.paginationMarker.ToNanoseconds() if request.HasField("paginationMarker") else 0
         count = 0
         with Filter(request.jqFilter) as filter:
+            if request.number < 0:
+                raise PachError("number must be non-negative")
             for id, rows in jobs.list_sets(snapshot, projects_of(request), before, request.reverse):
                 infos = (self._job_info(row, request.details) for row in rows)
                 found = [info for info in infos if filter.matches(info)]

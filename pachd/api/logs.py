@@ -5,7 +5,7 @@ from typing import Any
 
 from pachd.api.service import Call
 from pachd.errors import NotFound, PachError
-from pachd.pps import jobs, logs, pipelines, spout
+from pachd.pps import jobs, logs, lookup, spout
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, system
 
@@ -73,7 +73,7 @@ def _lines(
             raise NotFound(f'could not get job information for "{job.id}": {error}') from None
     else:
         try:
-            row = pipelines.find(snapshot, request.pipeline)
+            row = lookup.find(snapshot, request.pipeline)
         except NotFound as error:
             name = "/".join(_key(request.pipeline))
             raise NotFound(f"could not get pipeline information for {name}: {error}") from None

@@ -11,9 +11,9 @@ from google.protobuf.empty_pb2 import Empty
 from pachd.api.filters import Filter, projects_of
 from pachd.api.service import Call, read, write
 from pachd.api.transaction import append
-from pachd.errors import InvalidArgument, PachError
+from pachd.errors import PachError
 from pachd.pfs.projects import list_projects
-from pachd.pps import cron, describe, pipelines, removal
+from pachd.pps import cron, describe, pipelines, removal, secrets, spec
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Txn
 
@@ -21,26 +21,30 @@ from pachd.store import Snapshot, Txn
 class Pipelines:
     """CreatePipeline … PipelinesSummary."""
 
-    @write(transactional="create_pipeline")
-    def CreatePipeline(self, txn: Txn, request: pps_pb2.CreatePipelineRequest, call: Call) -> None:
-        pipelines.create(txn, request)
+    async def CreatePipeline(self, call: Call) -> None:
+        request = await call.request()
+        await self._create(call, spec.to_json(request), request)
+        await call.reply(Empty())
 
     async def CreatePipelineV2(self, call: Call) -> None:
         request = await call.request()
+        effective = await self._create(call, request.create_pipeline_request_json, request)
+        await call.reply(pps_pb2.CreatePipelineV2Response(effective_create_pipeline_request_json=effective))
+
+    async def _create(self, call: Call, text: str, switches: Any) -> str:
+        """Make what a spec says, or have a transaction make it; returns the effective spec as JSON text."""
 
         def run(txn: Txn) -> str:
-            switches = (request.update, request.reprocess, request.dry_run)
-            if not call.transaction or request.dry_run:
-                return pipelines.create_v2(txn, request.create_pipeline_request_json, *switches)
-            text = request.create_pipeline_request_json
-            kept = pps_pb2.CreatePipelineTransaction(user_json=text, effective_json=pipelines.effective_json(txn, text))
-            kept.create_pipeline_request.update, kept.create_pipeline_request.reprocess = switches[:2]
-            effective = pipelines.create_v2(txn, text, *switches[:2], dry_run=True)
-            append(txn, call.transaction, "create_pipeline_v2", kept)
-            return effective
+            wanted = pipelines.prepare(txn, text, switches.update, switches.reprocess)
+            if not switches.dry_run:
+                secrets.check(txn, wanted.create_pipeline_request.transform)
+                if call.transaction:
+                    append(txn, call.transaction, "create_pipeline_v2", wanted)
+                else:
+                    pipelines.create(txn, wanted)
+            return spec.to_json(wanted.create_pipeline_request)
 
-        effective = await call.context.write(run)
-        await call.reply(pps_pb2.CreatePipelineV2Response(effective_create_pipeline_request_json=effective))
+        return await call.context.write(run)
 
     @read
     def InspectPipeline(self, snapshot: Snapshot, request: pps_pb2.InspectPipelineRequest, call: Call) -> Any:
@@ -61,17 +65,13 @@ class Pipelines:
                 if wanted.matches(info)
             )
             size, index = request.page.page_size, request.page.page_index
-            if size < 0 or index < 0:
-                raise InvalidArgument(f"page {index} of {size} pipelines: neither number can be negative")
-            first = min(size * index, sys.maxsize - size)
-            yield from itertools.islice(found, first, first + size) if size else found
+            first = min(max(size * index, 0), sys.maxsize - max(size, 0))
+            yield from itertools.islice(found, first, first + size if size > 0 else None)
 
     async def DeletePipeline(self, call: Call) -> None:
-        """Stop it, then delete it: if that fails, it has been stopped."""
+        """Stop it, then delete it: if that fails, it has been stopped. With `all` nothing is: see DeletePipelines."""
         request = await call.request()
-        if request.all and not request.pipeline.name:
-            await self._delete_all(call, (), request.force, request.keep_repo)
-        else:
+        if not request.all:
             await call.context.write(lambda txn: removal.stop_before_delete(txn, request.pipeline, request.must_exist))
             await call.context.write(
                 lambda txn: removal.delete_pipeline(txn, request.pipeline, request.force, request.keep_repo, False)
@@ -145,7 +145,8 @@ class Pipelines:
 
     @write()
     def DeleteAll(self, txn: Txn, request: Empty, call: Call) -> None:
-        removal.delete_all(txn)
+        removal.delete_all(txn, force=True)
+        secrets.delete_all(txn)
 
 
 def _alert(info: pps_pb2.PipelineInfo) -> str:

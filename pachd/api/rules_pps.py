@@ -1,5 +1,6 @@
 """Who may call what of pps_v2. A pipeline is as open as its output repo, and takes the right to read its inputs."""
 
+import re
 from typing import Any
 
 from google.protobuf import json_format
@@ -16,8 +17,13 @@ from pachd.types import Repo
 SIGNED_IN = Rule()
 
 
+def _repo(pipeline: pps_pb2.Pipeline) -> Repo:
+    """Return the output repo of a pipeline, also of one that is named with a version: `edges^`."""
+    return Repo(pipeline.project.name or "default", re.split("[~^.]", pipeline.name)[0])
+
+
 def _output(pipeline: pps_pb2.Pipeline) -> Resource:
-    return repo_resource(Repo(pipeline.project.name or "default", pipeline.name))
+    return repo_resource(_repo(pipeline))
 
 
 def _known(access: Access, pipeline: pps_pb2.Pipeline) -> bool:
@@ -37,20 +43,23 @@ def _may_see(access: Access, pipeline: pps_pb2.Pipeline) -> bool:
 def _create(access: Access, request: pps_pb2.CreatePipelineRequest) -> None:
     pipeline = request.pipeline
     project = pipeline.project.name or "default"
-    exists = pipelines.exists(access.snapshot, Repo(project, pipeline.name))
+    exists = pipelines.exists(access.snapshot, _repo(pipeline))
+    if request.dry_run or (exists and not request.update):  # nothing is made, or it is told that it is there
+        return
     _read_inputs(access, request.input, project, P.REPO_READ)
     if exists:
-        if request.update:
-            access.need(_output(pipeline), P.REPO_WRITE)
+        access.need(_output(pipeline), P.REPO_WRITE)
     elif bindings.exists(access.snapshot, project_resource(project)):
         told = f"error creating output repo for {pipeline.name}: failed to create repo"
         access.need(project_resource(project), P.PROJECT_CREATE_REPO, told=told)
-    _read_inputs(access, request.input, project, P.REPO_ADD_PIPELINE_READER)
+    told = f'error fixing ACLs on "{project}/{pipeline.name}"\'s input repos'
+    _read_inputs(access, request.input, project, P.REPO_ADD_PIPELINE_READER, told=told)
     for node in inputs.walk(request.input):
         if node.HasField("cron"):  # it will be written to
             tick = repo_resource(Repo(node.cron.project or project, node.cron.repo))
             if bindings.exists(access.snapshot, tick):
-                access.need(tick, P.REPO_ADD_PIPELINE_WRITER)
+                access.need(tick, P.REPO_ADD_PIPELINE_READER, told=told)
+                access.need(tick, P.REPO_ADD_PIPELINE_WRITER, told=told)
         elif node.HasField("pfs") and node.pfs.HasField("trigger"):  # it will be given a branch
             source = repo_resource(Repo(node.pfs.project or project, node.pfs.repo))
             if bindings.exists(access.snapshot, source):
@@ -60,28 +69,32 @@ def _create(access: Access, request: pps_pb2.CreatePipelineRequest) -> None:
 def _create_v2(access: Access, request: Any) -> None:
     """Check a CreatePipelineV2Request, or what a transaction keeps of it."""
     if isinstance(request, pps_pb2.CreatePipelineTransaction):
-        text, update = request.user_json, request.create_pipeline_request.update
-    else:
-        text, update = request.create_pipeline_request_json, request.update
+        made = pps_pb2.CreatePipelineRequest()
+        made.CopyFrom(request.create_pipeline_request)
+        made.ClearField("dry_run")  # which a transaction does not know
+        _create(access, made)
+        return
+    text, update = request.create_pipeline_request_json, request.update
     effective = pps_pb2.CreatePipelineRequest()
     json_format.Parse(pipelines.effective_json(access.snapshot, text), effective, ignore_unknown_fields=True)
     effective.update = update
+    effective.dry_run = isinstance(request, pps_pb2.CreatePipelineV2Request) and request.dry_run
     _create(access, effective)
 
 
-def _read_inputs(access: Access, source: pps_pb2.Input, project: str, *permissions: int) -> None:
+def _read_inputs(access: Access, source: pps_pb2.Input, project: str, *permissions: int, told: str = "") -> None:
     for node in inputs.walk(source):
         if node.HasField("pfs") and node.pfs.repo:
             resource = repo_resource(Repo(node.pfs.project or project, node.pfs.repo))
             if bindings.exists(access.snapshot, resource):
-                access.need(resource, *permissions)
+                access.need(resource, *permissions, told=told)
 
 
 def _rerun(access: Access, request: Any) -> None:
-    _write(access, request)
     info = _info(access, request.pipeline)
     if info is not None:
         _read_inputs(access, info.details.input, info.pipeline.project.name, P.REPO_READ)
+    _write(access, request)
 
 
 def _info(access: Access, pipeline: pps_pb2.Pipeline) -> pps_pb2.PipelineInfo | None:
@@ -91,9 +104,9 @@ def _info(access: Access, pipeline: pps_pb2.Pipeline) -> pps_pb2.PipelineInfo | 
         return None
 
 
-def _write(access: Access, request: Any) -> None:
+def _write(access: Access, request: Any, told: str = "") -> None:
     if _known(access, request.pipeline):
-        access.need(_output(request.pipeline), P.REPO_WRITE)
+        access.need(_output(request.pipeline), P.REPO_WRITE, told=told)
 
 
 def _run_cron(access: Access, request: pps_pb2.RunCronRequest) -> None:
@@ -107,16 +120,20 @@ def _run_cron(access: Access, request: pps_pb2.RunCronRequest) -> None:
 def _delete(access: Access, request: pps_pb2.DeletePipelineRequest) -> None:
     if request.all and not request.pipeline.name:
         _delete_each(access, [])
-    elif _known(access, request.pipeline):
+    elif _known(access, request.pipeline):  # it is stopped first
+        _write(access, request, f"error stopping pipeline {_output(request.pipeline).name}")
         access.need(_output(request.pipeline), P.REPO_DELETE)
 
 
 def _delete_some(access: Access, request: pps_pb2.DeletePipelinesRequest) -> None:
-    _delete_each(access, [] if request.all else [p.name or "default" for p in request.projects] or ["default"])
+    _delete_each(access, [] if request.all else [p.name for p in request.projects] or [""])
 
 
 def _delete_each(access: Access, projects: list[str]) -> None:
-    for info in describe.list_pipelines(access.snapshot, projects):
+    infos = list(describe.list_pipelines(access.snapshot, projects))
+    for info in infos:  # they are stopped first
+        _write(access, info, f'stop pipeline "{_output(info.pipeline).name}"')
+    for info in infos:
         if _known(access, info.pipeline):
             access.need(_output(info.pipeline), P.REPO_DELETE)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from pachd.errors import PachError
 from pachd.pfs import modify, read, refs, schedule, writing
-from pachd.pps import inputs, pipelines
+from pachd.pps import inputs, lookup, pipelines
 from pachd.proto import pfs_pb2, pps_pb2
 from pachd.store import Snapshot, Store, system
 from pachd.types import Repo
@@ -71,7 +71,7 @@ def run_now(store: Store, pipeline: pps_pb2.Pipeline) -> None:
     Raises NotFound, and PachError when the pipeline has none.
     """
     with store.read() as snapshot:
-        details = pps_pb2.PipelineInfo.FromString(pipelines.find(snapshot, pipeline)["info"]).details
+        details = pps_pb2.PipelineInfo.FromString(lookup.find(snapshot, pipeline)["info"]).details
     found = list(crons(details))
     if not found:
         raise PachError("pipeline doesn't have a cron input")

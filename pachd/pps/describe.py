@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pachd.errors import NotFound, PachError
+from pachd.errors import NotFound
 from pachd.pfs import refs
-from pachd.pps import pipelines
+from pachd.pps import lookup, pipelines
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot
 from pachd.types import Repo
-
-_ANCESTRY = re.compile(r"(?P<name>[^~^.]+)(?P<marks>\^+|~+|\.+)(?P<number>\d{0,9})")
 
 
 def info(
@@ -56,22 +53,7 @@ def info(
 
 def inspect_pipeline(txn: Snapshot, pipeline: pps_pb2.Pipeline, details: bool) -> pps_pb2.PipelineInfo:
     """One pipeline; `NAME^` and `NAME~2` are earlier versions of it.  NotFound."""
-    match = _ANCESTRY.fullmatch(pipeline.name)
-    if match is None:
-        return info(txn, pipelines.find(txn, pipeline), details, inspect=details)
-    row = pipelines.find(txn, pps_pb2.Pipeline(project=pipeline.project, name=match["name"]))
-    number = int(match["number"] or len(match["marks"]))
-    if match["marks"][0] == ".":
-        raise PachError("cannot inspect future pipelines")
-    old = txn.db.execute(
-        pipelines.SELECT + "WHERE p.pk=? AND v.version=?", (row["pk"], row["version"] - number)
-    ).fetchone()
-    if old is None:
-        raise PachError(
-            f'pipeline "{row["project"]}/{row["name"]}" has only {row["version"]} versions, '
-            f"not enough to find ancestor {number}"
-        )
-    return info(txn, old, details, inspect=details)
+    return info(txn, lookup.find(txn, pipeline), details, inspect=details)
 
 
 def list_pipelines(
@@ -97,7 +79,7 @@ def list_pipelines(
     if projects:
         where.append(f"p.project IN ({','.join('?' * len(projects))})")
         values += list(projects)
-    sql = pipelines.SELECT + f"WHERE {' AND '.join(where)} ORDER BY v.updated DESC, v.spec_commit"
+    sql = lookup.SELECT + f"WHERE {' AND '.join(where)} ORDER BY v.updated DESC, v.spec_commit"
     for row in txn.db.execute(sql, values).fetchall():
         if not commit_set:
             yield info(txn, row)
@@ -112,6 +94,6 @@ def _at(txn: Snapshot, row: sqlite3.Row, commit_set: str) -> sqlite3.Row | None:
     except NotFound:
         return None
     found: sqlite3.Row | None = txn.db.execute(
-        pipelines.SELECT + "WHERE p.pk=? AND v.spec_commit=?", (row["pk"], commit.id)
+        lookup.SELECT + "WHERE p.pk=? AND v.spec_commit=?", (row["pk"], commit.id)
     ).fetchone()
     return found

@@ -11,14 +11,8 @@ from pachd.proto import pps_pb2, transaction_pb2
 from pachd.store import Store, Txn
 
 
-def _create_pipeline(txn: Txn, request: pps_pb2.CreatePipelineRequest) -> transaction_pb2.TransactionResponse:
+def _create_pipeline(txn: Txn, request: pps_pb2.CreatePipelineTransaction) -> transaction_pb2.TransactionResponse:
     pipelines.create(txn, request)
-    return transaction_pb2.TransactionResponse()
-
-
-def _create_pipeline_v2(txn: Txn, request: pps_pb2.CreatePipelineTransaction) -> transaction_pb2.TransactionResponse:
-    inner = request.create_pipeline_request
-    pipelines.create_v2(txn, request.user_json, inner.update, inner.reprocess, inner.dry_run)
     return transaction_pb2.TransactionResponse()
 
 
@@ -33,8 +27,7 @@ def _update_job_state(txn: Txn, request: pps_pb2.UpdateJobStateRequest) -> trans
 
 
 EXECUTORS: dict[str, Callable[[Txn, Any], transaction_pb2.TransactionResponse]] = {
-    "create_pipeline": _create_pipeline,
-    "create_pipeline_v2": _create_pipeline_v2,
+    "create_pipeline_v2": _create_pipeline,
     "stop_job": _stop_job,
     "update_job_state": _update_job_state,
 }

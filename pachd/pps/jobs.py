@@ -50,6 +50,8 @@ def on_new_commits(txn: Txn, rows: Sequence[Any]) -> None:
 
 def find(txn: Snapshot, job: pps_pb2.Job) -> sqlite3.Row:
     """The row of a job, its pipeline and that version's PipelineInfo; NotFound."""
+    if not job.HasField("pipeline"):
+        raise NotFound(f"jobs @{job.id} not found")
     project = job.pipeline.project.name or "default"
     row: sqlite3.Row | None = txn.db.execute(
         _SELECT + "WHERE p.project=? AND p.name=? AND j.id=?", (project, job.pipeline.name, job.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pachd.errors import PachError
 from pachd.pfs import metadata
-from pachd.pps import pipelines
+from pachd.pps import lookup
 from pachd.proto import pps_pb2
 from pachd.store import Txn
 from pachd.types import Repo
@@ -16,7 +16,7 @@ def target(txn: Txn, picker: pps_pb2.PipelinePicker) -> metadata.Target:
         raise PachError("pipeline picker cannot be nil")
     pipeline = pps_pb2.Pipeline(name=picker.name.name)
     pipeline.project.name = picker.name.project.name or "default"
-    row = pipelines.find(txn, pipeline)
+    row = lookup.find(txn, pipeline)
     info = pps_pb2.PipelineInfo.FromString(row["info"])
 
     def save(new: dict[str, str]) -> None:

@@ -10,39 +10,20 @@ import sqlite3
 from bisect import bisect_left
 
 from pachd.auth import owners
-from pachd.errors import AlreadyExists, InvalidArgument, NotFound, PachError
+from pachd.errors import AlreadyExists, Internal, InvalidArgument, NotFound, PachError
 from pachd.pfs import branches, commits, propagate, refs, repos
-from pachd.pps import access, defaults, egress, inputs, jobs, secrets, spec
-from pachd.proto import pps_pb2
+from pachd.pps import access, defaults, egress, inputs, jobs, lookup, spec
+from pachd.proto import pfs_pb2, pps_pb2
 from pachd.store import Snapshot, Txn, system
 from pachd.types import Branch, Commit, Repo
 
 STARTING, RUNNING, FAILURE = pps_pb2.PIPELINE_STARTING, pps_pb2.PIPELINE_RUNNING, pps_pb2.PIPELINE_FAILURE
 PAUSED, STANDBY, CRASHING = pps_pb2.PIPELINE_PAUSED, pps_pb2.PIPELINE_STANDBY, pps_pb2.PIPELINE_CRASHING
 _USER = "unknown_username"  # who did it, while access control is off
-# a pipeline's row with one of its versions
-SELECT = """SELECT p.*, v.info, v.spec_commit, v.updated, v.version AS shown FROM pps_pipelines p
-    JOIN pps_versions v ON v.pipeline = p.pk """
 
 
 def _user(txn: Txn) -> str:
     return owners.principal(txn) or _USER
-
-
-def find(txn: Snapshot, pipeline: pps_pb2.Pipeline) -> sqlite3.Row:
-    """The row of a pipeline's current version; NotFound in Pachyderm's words."""
-    project = pipeline.project.name or "default"
-    row: sqlite3.Row | None = txn.db.execute(
-        SELECT + "WHERE p.project=? AND p.name=? AND v.version=p.version", (project, pipeline.name)
-    ).fetchone()
-    if row is None:
-        name = f"{project}/{pipeline.name}"
-        raise NotFound(
-            f'pipeline was not inspected: couldn\'t find up to date spec for pipeline "{name}": '
-            f"pick commit tx: commit {name}.spec@ not found\nrepo {name}.spec not found\n"
-            f'pipeline "{name}" not found'
-        )
-    return row
 
 
 def exists(txn: Snapshot, repo: Repo) -> bool:
@@ -56,7 +37,7 @@ def exists(txn: Snapshot, repo: Repo) -> bool:
 def has_jobs(txn: Snapshot, repo: Repo) -> bool:
     """Whether a repo (of any type) belongs to a pipeline that runs jobs: no spout and no service."""
     row = txn.db.execute(
-        SELECT + "WHERE p.project=? AND p.name=? AND v.version=p.version", (repo.project, repo.name)
+        lookup.SELECT + "WHERE p.project=? AND p.name=? AND v.version=p.version", (repo.project, repo.name)
     ).fetchone()
     return row is not None and (
         pps_pb2.PipelineInfo.FromString(row["info"]).type == pps_pb2.PipelineInfo.PIPELINE_TYPE_TRANSFORM
@@ -66,24 +47,26 @@ def has_jobs(txn: Snapshot, repo: Repo) -> bool:
 def running(txn: Snapshot) -> list[sqlite3.Row]:
     """The rows of all pipelines that are neither stopped nor failed."""
     return txn.db.execute(
-        SELECT + "WHERE v.version=p.version AND p.stopped=0 AND p.state<>? ORDER BY p.pk", (FAILURE,)
+        lookup.SELECT + "WHERE v.version=p.version AND p.stopped=0 AND p.state<>? ORDER BY p.pk", (FAILURE,)
     ).fetchall()
 
 
-def create_v2(txn: Txn, text: str, update: bool, reprocess: bool, dry_run: bool) -> str:
-    """CreatePipelineV2: a spec as JSON text.  Returns the effective spec as JSON text.
+def prepare(txn: Txn, text: str, update: bool, reprocess: bool) -> pps_pb2.CreatePipelineTransaction:
+    """What a spec in JSON means with all defaults, as a transaction keeps it.
 
-    A dry run checks nothing that the rest of the store decides.
+    It checks nothing that the rest of the store decides. Raises InvalidArgument, or PachError without a pipeline.
     """
-    user = _parse(text)
-    request, effective = _effective(txn, user)
+    request, effective = _effective(txn, _parse(text))
     request.update, request.reprocess = update, reprocess
     request.ClearField("dry_run")
     if not request.HasField("pipeline"):
         raise PachError("request.Pipeline cannot be nil")
-    if not dry_run:
-        _create(txn, request, text, effective)
-    return spec.to_json(request)
+    return pps_pb2.CreatePipelineTransaction(
+        create_pipeline_request=request,
+        user_json=text,
+        effective_json=effective,
+        created_by=owners.principal(txn),
+    )
 
 
 def effective_json(txn: Snapshot, text: str) -> str:
@@ -91,9 +74,52 @@ def effective_json(txn: Snapshot, text: str) -> str:
     return _effective(txn, _parse(text))[1]
 
 
-def create(txn: Txn, request: pps_pb2.CreatePipelineRequest) -> None:
-    """CreatePipeline: a spec as a message (python-pachyderm)."""
-    create_v2(txn, spec.to_json(request), request.update, request.reprocess, request.dry_run)
+def create(txn: Txn, wanted: pps_pb2.CreatePipelineTransaction) -> None:
+    """Make a pipeline, or another version of it. Its secrets have been looked for.
+
+    Raises AlreadyExists, NotFound for its inputs, and PachError for what is wrong with the spec.
+    """
+    if not wanted.HasField("create_pipeline_request"):
+        raise Internal("empty CreatePipelineRequest in CreatePipelineTransaction")
+    request = pps_pb2.CreatePipelineRequest()
+    request.CopyFrom(wanted.create_pipeline_request)
+    request.pipeline.project.name = request.pipeline.project.name or "default"
+    pipeline = request.pipeline
+    old = _existing(txn, pipeline)
+    if old is not None and not request.update:
+        raise AlreadyExists(f'pipeline "{pipeline.project.name}/{pipeline.name}" already exists')
+    spec.validate_request(request)
+    details = spec.details_of(request)
+    spec.validate_details(pipeline, details)
+    if details.HasField("egress"):
+        egress.check(details.egress)
+    _check_inputs(txn, details)
+    out = Repo(pipeline.project.name, pipeline.name, "user")
+    if old is None and _repo_exists(txn, out):
+        raise PachError(
+            f'pipeline "{pipeline.name}" cannot be created because a repo with the same name already exists'
+        )
+    if request.HasField("spec_commit"):
+        _refuse_spec_commit(txn, request.spec_commit, old is not None)
+    stored = pps_pb2.PipelineInfo(
+        pipeline=pipeline,
+        type=spec.pipeline_type(request),
+        details=details,
+        user_spec_json=wanted.user_json,
+        effective_spec_json=wanted.effective_json,
+    )
+    stored.details.salt = system.new_id() if request.reprocess or not request.salt else request.salt
+    stored.details.created_by = wanted.created_by or owners.principal(txn)
+    if old is not None:
+        before = pps_pb2.PipelineInfo.FromString(old["info"]).details
+        stored.details.created_by = before.created_by
+        if not request.reprocess:
+            stored.details.salt = before.salt
+    _set_starts(txn, stored.details)
+    if old is None:
+        _insert(txn, stored, out)
+    else:
+        _update(txn, stored, out, old)
 
 
 def _parse(text: str) -> dict[str, object]:
@@ -113,48 +139,28 @@ def _effective(txn: Snapshot, user: dict[str, object]) -> tuple[pps_pb2.CreatePi
         raise InvalidArgument(f"could not make effective spec: {error}") from None
 
 
-def _create(
-    txn: Txn, request: pps_pb2.CreatePipelineRequest, user_json: str, effective: str, again: bool = False
-) -> None:
-    """``again``: another version because the defaults are others; its secrets were there the first time."""
-    pipeline = request.pipeline
-    if not again:
-        secrets.check(txn, request.transform)
-    old = txn.db.execute(
-        SELECT + "WHERE p.project=? AND p.name=? AND v.version=p.version", (pipeline.project.name, pipeline.name)
-    ).fetchone()
-    if old is not None and not request.update:
-        raise AlreadyExists(f'pipeline "{pipeline.project.name}/{pipeline.name}" already exists')
-    spec.validate_request(request)
-    details = spec.details_of(request)
-    spec.validate_details(pipeline, details)
-    if details.HasField("egress"):
-        egress.check(details.egress)
-    _check_inputs(txn, details)
-    out = Repo(pipeline.project.name, pipeline.name, "user")
-    if old is None and _repo_exists(txn, out):
-        raise PachError(
-            f'pipeline "{pipeline.name}" cannot be created because a repo with the same name already exists'
-        )
-    stored = pps_pb2.PipelineInfo(
-        pipeline=pipeline,
-        type=spec.pipeline_type(request),
-        details=details,
-        user_spec_json=user_json,
-        effective_spec_json=effective,
-    )
-    stored.details.salt = system.new_id() if request.reprocess or not request.salt else request.salt
-    stored.details.created_by = owners.principal(txn)
-    if old is not None:
-        before = pps_pb2.PipelineInfo.FromString(old["info"]).details
-        stored.details.created_by = before.created_by
-        if not request.reprocess:
-            stored.details.salt = before.salt
-    _set_starts(txn, stored.details)
-    if old is None:
-        _insert(txn, stored, out)
-    else:
-        _update(txn, stored, out, old)
+def _existing(txn: Txn, pipeline: pps_pb2.Pipeline) -> sqlite3.Row | None:
+    """The current version of a pipeline that is to be made or updated, if it is there; makes `NAME^` to `NAME`."""
+    pipeline.name, back = lookup.parse(pipeline.name)
+    try:
+        if back:
+            lookup.find(txn, pps_pb2.Pipeline(name=f"{pipeline.name}~{back}", project=pipeline.project))
+        return lookup.find(txn, pipeline)
+    except NotFound:
+        return None
+
+
+def _refuse_spec_commit(txn: Txn, commit: pfs_pb2.Commit, update: bool) -> None:
+    """A spec names its commit only in an archive of a whole cluster, which no RPC reads."""
+    if update:
+        raise PachError("Cannot update a pipeline and provide a spec commit at the same time")
+    try:
+        row = refs.resolve_commit(txn, commit)
+    except PachError as error:
+        raise error.wrapped("error inspecting spec commit") from None
+    if row.repo.type != "spec":
+        raise PachError(f"commit {row.repo}@{row.id} is not from a spec repo")
+    raise AlreadyExists(f"pipelines {row.repo.project}/{row.repo.name}@{row.id} already exists")
 
 
 def _set_starts(txn: Txn, details: pps_pb2.PipelineInfo.Details) -> None:
@@ -274,16 +280,22 @@ def connect(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, connected: bool) 
 
 
 def stop_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline, must_exist: bool = True) -> None:
-    """Cut a pipeline off from its inputs and kill its jobs; a stopped one stays as it is."""
+    """Cut a pipeline off from its inputs and kill its jobs; a stopped one stays as it is.
+
+    One that has failed is stopped, but its state tells of the failure until it is updated.
+    """
     try:
-        row = find(txn, pipeline)
+        row = lookup.find(txn, pipeline)
     except NotFound:
         if must_exist:
             raise
         return
     if row["stopped"]:
         return
-    txn.db.execute("UPDATE pps_pipelines SET stopped=1, state=? WHERE pk=?", (PAUSED, row["pk"]))
+    txn.db.execute("UPDATE pps_pipelines SET stopped=1 WHERE pk=?", (row["pk"],))
+    txn.db.execute(
+        "UPDATE pps_pipelines SET state=?, reason='' WHERE pk=? AND state<>?", (PAUSED, row["pk"], FAILURE)
+    )
     jobs.stop_all(txn, row["pk"], f"all jobs killed because pipeline was stopped for user {_user(txn)}")
     connect(txn, pps_pb2.PipelineInfo.FromString(row["info"]), Repo(row["project"], row["name"], "user"), False)
 
@@ -293,11 +305,14 @@ def start_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline) -> None:
 
     One that was not stopped may get another job, as in Pachyderm: see `_is_connected`.
     """
-    row = find(txn, pipeline)
+    row = lookup.find(txn, pipeline)
     stored = pps_pb2.PipelineInfo.FromString(row["info"])
     out = Repo(row["project"], row["name"], "user")
     if row["stopped"]:
-        txn.db.execute("UPDATE pps_pipelines SET stopped=0, state=?, reason='' WHERE pk=?", (STARTING, row["pk"]))
+        txn.db.execute("UPDATE pps_pipelines SET stopped=0 WHERE pk=?", (row["pk"],))
+        txn.db.execute(
+            "UPDATE pps_pipelines SET state=?, reason='' WHERE pk=? AND state<>?", (STARTING, row["pk"], FAILURE)
+        )
     elif _is_connected(txn, stored, out):
         return
     for branch in connect(txn, stored, out, True):
@@ -325,22 +340,23 @@ def _is_connected(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo) -> bool:
 
 
 def rerun_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline, reprocess: bool) -> None:
-    """Another version with the same spec."""
+    """Another version with the same spec, or with that of an earlier version (`NAME^`)."""
     try:
-        row = find(txn, pipeline)
-    except NotFound as error:
+        row = lookup.find(txn, pipeline)
+    except PachError as error:
         name = f"{pipeline.project.name or 'default'}/{pipeline.name}"
-        raise NotFound(f'inspect pipeline "{name}": {error}') from None
+        raise error.wrapped(f'inspect pipeline "{name}"') from None
     stored = pps_pb2.PipelineInfo.FromString(row["info"])
-    if reprocess:
-        stored.details.salt = system.new_id()
-    _update(txn, stored, Repo(row["project"], row["name"], "user"), row)
+    now = lookup.find(txn, stored.pipeline)
+    salt = pps_pb2.PipelineInfo.FromString(now["info"]).details.salt
+    stored.details.salt = system.new_id() if reprocess else salt
+    _update(txn, stored, Repo(row["project"], row["name"], "user"), now)
 
 
 def affected(txn: Snapshot, project: str) -> list[pps_pb2.Pipeline]:
     """Pipelines (of one project, or all) whose effective spec the defaults of now would change."""
     found = []
-    for row in txn.db.execute(SELECT + "WHERE v.version=p.version ORDER BY p.pk DESC").fetchall():
+    for row in txn.db.execute(lookup.SELECT + "WHERE v.version=p.version ORDER BY p.pk DESC").fetchall():
         info = pps_pb2.PipelineInfo.FromString(row["info"])
         if (not project or row["project"] == project) and info.user_spec_json:
             if spec.read(effective_json(txn, info.user_spec_json)) != spec.read(info.effective_spec_json):
@@ -350,10 +366,8 @@ def affected(txn: Snapshot, project: str) -> list[pps_pb2.Pipeline]:
 
 def regenerate(txn: Txn, pipeline: pps_pb2.Pipeline, reprocess: bool) -> None:
     """Update a pipeline to what its spec means under the defaults of now."""
-    info = pps_pb2.PipelineInfo.FromString(find(txn, pipeline)["info"])
-    request, effective = _effective(txn, _parse(info.user_spec_json))
-    request.update, request.reprocess = True, reprocess
-    _create(txn, request, info.user_spec_json, effective, again=True)
+    info = pps_pb2.PipelineInfo.FromString(lookup.find(txn, pipeline)["info"])
+    create(txn, prepare(txn, info.user_spec_json, True, reprocess))
 
 
 def set_state(txn: Txn, pk: int, state: int, reason: str = "") -> None:

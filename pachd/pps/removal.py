@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pachd.errors import NotFound, PachError
 from pachd.pfs import repos
-from pachd.pps import access, inputs, jobs, pipelines
+from pachd.pps import access, inputs, jobs, lookup, pipelines
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Txn
 from pachd.types import Repo
@@ -27,7 +27,7 @@ def delete_pipeline(
     """Delete a pipeline with its jobs and repos; ``keep_repo`` leaves the output repo as a plain one."""
     stop_before_delete(txn, pipeline, must_exist)
     try:
-        row = pipelines.find(txn, pipeline)
+        row = lookup.find(txn, pipeline)
     except NotFound:
         return
     out = Repo(row["project"], row["name"], "user")
@@ -50,7 +50,7 @@ def names(txn: Snapshot, projects: Sequence[str] = ()) -> list[pps_pb2.Pipeline]
     """All pipelines (of these projects), the newest version first."""
     return [
         pps_pb2.PipelineInfo.FromString(row["info"]).pipeline
-        for row in txn.db.execute(pipelines.SELECT + "WHERE v.version=p.version ORDER BY v.updated DESC, v.spec_commit")
+        for row in txn.db.execute(lookup.SELECT + "WHERE v.version=p.version ORDER BY v.updated DESC, v.spec_commit")
         if not projects or row["project"] in projects
     ]
 

@@ -10,36 +10,61 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from pachd.errors import AlreadyExists, InvalidArgument, NotFound, PachError
+from pachd.errors import NotFound, PachError
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Txn
 
 
 def create_secret(txn: Txn, document: bytes) -> None:
-    """Keep a Secret document: `metadata.name`, `type`, `data` (base64) or `stringData`."""
+    """Keep a Secret document: `metadata.name`, `type`, `data` (base64) or `stringData`.
+
+    Raises PachError, as all errors of Kubernetes reach a client.
+    """
     try:
-        value = json.loads(document)
+        name, suite, type, data = _parse(document)
     except ValueError as error:
         raise PachError(f"failed to unmarshal secret: {error}") from None
-    name = value.get("metadata", {}).get("name", "") if isinstance(value, dict) else ""
-    if not name:
-        raise InvalidArgument("failed to create secret: metadata.name is missing")
-    suite = (value["metadata"].get("labels") or {}).get("suite", "")
     if suite not in ("", "pachyderm"):
         raise PachError(f"invalid suite label set on secret: suite={suite}")
-    data: dict[str, str] = dict(value.get("data") or {})
-    for key, text in data.items():
+    if not name:
+        told = "metadata.name: Required value: name or generateName is required"
+        raise PachError(f'failed to create secret: Secret "" is invalid: {told}')
+    if txn.db.execute("SELECT 1 FROM pps_secrets WHERE name=?", (name,)).fetchone():
+        raise PachError(f'failed to create secret: secrets "{name}" already exists')
+    txn.db.execute(
+        "INSERT INTO pps_secrets VALUES (?,?,?,?)", (name, type, txn.now, json.dumps(data))
+    )
+
+
+def _parse(document: bytes) -> tuple[str, str, str, dict[str, str]]:
+    """Name, label `suite`, type and data (base64) of a Secret document. Raises ValueError with what is wrong."""
+    if not document.strip():
+        raise ValueError("unexpected end of JSON input")
+    value = json.loads(document)
+    if not isinstance(value, dict):
+        raise ValueError("a secret is a JSON object")
+    metadata = _object(value, "metadata")
+    name, suite = metadata.get("name") or "", _object(metadata, "labels").get("suite") or ""
+    for text, of in ((name, "metadata.name"), (suite, "metadata.labels"), (value.get("type") or "", "type")):
+        if not isinstance(text, str):
+            raise ValueError(f"{of} is no text")
+    data: dict[str, str] = {}
+    for key, text in _object(value, "data").items():
         try:
             base64.b64decode(text, validate=True)
         except (binascii.Error, TypeError, ValueError):
-            raise InvalidArgument(f'failed to create secret "{name}": the value of "{key}" is not base64') from None
-    for key, text in (value.get("stringData") or {}).items():
+            raise ValueError(f'illegal base64 data in the value of "{key}"') from None
+        data[key] = text
+    for key, text in _object(value, "stringData").items():
         data[key] = base64.b64encode(str(text).encode()).decode()
-    if txn.db.execute("SELECT 1 FROM pps_secrets WHERE name=?", (name,)).fetchone():
-        raise AlreadyExists(f'failed to create secret: secrets "{name}" already exists')
-    txn.db.execute(
-        "INSERT INTO pps_secrets VALUES (?,?,?,?)", (name, value.get("type") or "", txn.now, json.dumps(data))
-    )
+    return name, suite, value.get("type") or "", data
+
+
+def _object(value: dict[str, Any], key: str) -> dict[str, Any]:
+    found = value.get(key) or {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{key} is no JSON object")
+    return found
 
 
 def _info(row: Any) -> pps_pb2.SecretInfo:
@@ -67,6 +92,11 @@ def delete_secret(txn: Txn, name: str) -> None:
     """Forget a secret."""
     if not txn.db.execute("DELETE FROM pps_secrets WHERE name=?", (name,)).rowcount:
         raise PachError(f'failed to delete secret: secrets "{name}" not found')
+
+
+def delete_all(txn: Txn) -> None:
+    """Forget all secrets."""
+    txn.db.execute("DELETE FROM pps_secrets")
 
 
 def values(txn: Snapshot, name: str) -> dict[str, bytes]:

@@ -36,7 +36,7 @@ def test_pipelines_of_one_store_are_nothing_to_another(store: Store, tmp_path: P
             repos.create_repo(txn, IN)
             spec = pps_pb2.CreatePipelineRequest(pipeline=PIPELINE, transform=pps_pb2.Transform(cmd=["true"]))
             spec.input.pfs.repo, spec.input.pfs.glob = "in", "/*"
-            pipelines.create(txn, spec)
+            pipelines.create(txn, pps_pb2.CreatePipelineTransaction(create_pipeline_request=spec))
         with writing(store) as txn:
             repos.create_repo(txn, IN)
             repos.create_repo(txn, OUT)

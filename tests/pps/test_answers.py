@@ -147,9 +147,9 @@ def test_an_empty_name_is_no_pipeline(client: Client) -> None:
         lambda: client.pps.ListJob(pps_pb2.ListJobRequest(pipeline=pps_pb2.Pipeline())),
         lambda: client.pps.ListPipeline(pps_pb2.ListPipelineRequest(pipeline=pps_pb2.Pipeline())),
     ):
-        with pytest.raises(RpcError, match='pipeline "default/" not found') as raised:
+        with pytest.raises(RpcError, match="invalid Pipeline.Name: value length must be at least 1 bytes") as raised:
             list(ask())
-        assert raised.value.code == Status.NOT_FOUND
+        assert raised.value.code == Status.INVALID_ARGUMENT
 
 
 def test_jobs_of_one_commit(client: Client) -> None:

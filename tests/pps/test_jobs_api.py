@@ -260,7 +260,7 @@ def test_secrets_as_variables_and_files(client: Client) -> None:
     assert [s.secret.name for s in client.pps.ListSecret(Empty()).secret_info] == ["keys"]
     with pytest.raises(RpcError) as twice:
         secret(client, "keys", token="again")
-    assert twice.value.code == Status.ALREADY_EXISTS
+    assert twice.value.code == Status.UNKNOWN
     client.pps.DeleteSecret(pps_pb2.DeleteSecretRequest(secret=pps_pb2.Secret(name="keys")))
     with pytest.raises(RpcError, match='secrets "keys" not found'):
         client.pps.InspectSecret(pps_pb2.InspectSecretRequest(secret=pps_pb2.Secret(name="keys")))

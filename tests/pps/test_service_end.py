@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
             spec = pps_pb2.CreatePipelineRequest(pipeline=pipeline("web"), transform=pps_pb2.Transform(cmd=["true"]))
             spec.service.internal_port = 1
             spec.input.pfs.repo, spec.input.pfs.glob = "pages", "/"
-            pipelines.create(txn, spec)
+            pipelines.create(txn, pps_pb2.CreatePipelineTransaction(create_pipeline_request=spec))
         yield opened
 
 
