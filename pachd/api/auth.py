@@ -25,6 +25,7 @@ _MODIFY: dict[int, int] = {
     REPO: P.REPO_MODIFY_BINDINGS,
 }
 _NO_PROVIDER = "this pachd has no identity provider: sign in with a token (pachctl auth use-auth-token)"
+_NOT_CONFIGURED = "OIDC ID provider configuration not found"
 
 
 class Switch:
@@ -35,6 +36,8 @@ class Switch:
     @write()
     def Activate(self, txn: Txn, request: auth_pb2.ActivateRequest, call: Call) -> Any:
         """Switch access control on for everything at once: python-pachyderm does not ask pfs and pps to follow."""
+        if bindings.active(txn):  # that it is on already is told to whoever is signed in
+            tokens.identify(txn, call.metadata.get("authn-token"))
         token = activation.activate(txn, request.root_token)
         activation.activate_repos(txn)
         access.connect_all(txn)
@@ -65,21 +68,20 @@ class Switch:
 
     @read
     def SetConfiguration(self, snapshot: Snapshot, request: auth_pb2.SetConfigurationRequest, call: Call) -> Any:
-        if request.configuration.ListFields():
-            raise Unimplemented(_NO_PROVIDER)
+        if request.HasField("configuration"):  # without one, there is none again
+            raise PachError(f"provided OIDC issuer does not implement OIDC protocol: {_issuer(request.configuration)}")
         return auth_pb2.SetConfigurationResponse()
 
     @read
     def GetOIDCLogin(self, snapshot: Snapshot, request: auth_pb2.GetOIDCLoginRequest, call: Call) -> Any:
-        bindings.require_active(snapshot)
-        raise Unimplemented(_NO_PROVIDER)
+        raise PachError(_NOT_CONFIGURED)
 
     @read
     def Authenticate(self, snapshot: Snapshot, request: auth_pb2.AuthenticateRequest, call: Call) -> Any:
         bindings.require_active(snapshot)
         if not (request.oidc_state or request.id_token):
             raise PachError("unrecognized authentication mechanism (old pachd?)")
-        raise Unimplemented(_NO_PROVIDER)
+        raise PachError(_NOT_CONFIGURED)
 
 
 class Callers:
@@ -211,6 +213,15 @@ def _permissions(snapshot: Snapshot, principal: str, request: Any) -> auth_pb2.G
         permissions=found.permissions_told(),  # type: ignore[arg-type]
         roles=found.roles_told(),
     )
+
+
+def _issuer(configuration: auth_pb2.OIDCConfig) -> str:
+    """Return why nobody can sign in by a configuration."""
+    scheme, colon, _ = configuration.issuer.partition("://")
+    if not colon or scheme not in ("http", "https"):
+        url = configuration.issuer.removesuffix("/") + "/.well-known/openid-configuration"
+        return f'Get "{url}": unsupported protocol scheme "{scheme if colon else ""}"'
+    return _NO_PROVIDER
 
 
 class Auth(Switch, Callers, Rights, Service):

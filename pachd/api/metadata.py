@@ -18,13 +18,16 @@ class API(Service):
 
     @write()
     def EditMetadata(self, txn: Txn, request: metadata_pb2.EditMetadataRequest, call: Call) -> Any:
+        incomplete = []
         for number, edit in enumerate(request.edits):
             missing = [f"invalid Edit.{part}: value is required" for part in ("Target", "Op") if _lacks(edit, part)]
             if missing:
-                raise InvalidArgument(
-                    f"validate request: invalid EditMetadataRequest.Edits[{number}]: "
-                    f"embedded message failed validation | caused by: {'; '.join(missing)}"
+                incomplete.append(
+                    f"invalid EditMetadataRequest.Edits[{number}]: embedded message failed validation | "
+                    f"caused by: {'; '.join(missing)}"
                 )
+        if incomplete:
+            raise InvalidArgument(f"validate request: {'; '.join(incomplete)}")
         access = call.access
         if access is None:
             metadata.edit(txn, request.edits)

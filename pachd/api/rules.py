@@ -145,7 +145,7 @@ def _summary(access: Access, request: Any, reply: pfs_pb2.ReposSummaryResponse) 
 
 
 def _list_branch(access: Access, request: pfs_pb2.ListBranchRequest) -> None:
-    if not request.repo.name:
+    if not request.HasField("repo"):
         raise PachError("Cannot list branches from all repos with auth activated")
     access.need(_repo(request), P.REPO_LIST_BRANCH)
 

@@ -76,10 +76,10 @@ def authorize(txn: Snapshot, principal: str, resource: Resource, permissions: It
 def _levels(resource: Resource) -> Iterator[Resource]:
     yield THE_CLUSTER
     if resource.type == REPO:
-        project, _, repo = resource.name.partition("/")
-        if not repo or "/" in repo:
+        parts = resource.name.split("/")
+        if len(parts) != 2:
             raise PachError(f"invalid resource name {resource.name}")
-        yield project_resource(project)
+        yield project_resource(parts[0])
     if resource.type != CLUSTER:
         yield resource
 

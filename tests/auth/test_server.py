@@ -162,6 +162,7 @@ def test_the_metadata_of_others_is_theirs(guarded: Guarded) -> None:
     user = guarded.robot("scribbler")
     edit = metadata_pb2.Edit(add_key={"key": "k", "value": "v"})
     edit.repo.name.name = "noted"
+    edit.repo.name.project.name = "default"
     request = metadata_pb2.EditMetadataRequest(edits=[edit])
     with pytest.raises(RpcError, match='^apply edits: edit #0: check permissions on repo "default/noted.user": robot:'):
         user.metadata.EditMetadata(request)
@@ -221,6 +222,8 @@ def test_two_names_in_a_request_are_both_asked_about(guarded: Guarded) -> None:
     spec.input.pfs.CopyFrom(pps_pb2.PFSInput())
     spec.input.ClearField("pfs")
     spec.input.cron.CopyFrom(pps_pb2.CronInput(name="tick", repo="ticks", spec="@every 1h"))
+    refused(lambda: user.pps.CreatePipeline(spec), "REPO_ADD_PIPELINE_READER", on="REPO default/ticks")
+    guarded.bind("robot:twofold", "repoReader", repo="default/ticks")
     refused(lambda: user.pps.CreatePipeline(spec), "REPO_ADD_PIPELINE_WRITER", on="REPO default/ticks")
     guarded.bind("robot:twofold", "repoReader", repo="default/plain")
     triggered = pipeline("sneaky", "plain")
