@@ -10,7 +10,7 @@ from pachd.api.keys import required_commit, required_file
 from pachd.api.service import Call, read
 from pachd.api.views import open_view
 from pachd.errors import PachError
-from pachd.pfs import encode, filesets, modify, refs, tar
+from pachd.pfs import encode, filesets, modify, refs, tar, temporary
 from pachd.pfs.diff import diff
 from pachd.pfs.read import Entry, PathRange, View, page
 from pachd.proto import pfs_pb2
@@ -66,9 +66,13 @@ class Files:
     def DiffFile(self, snapshot: Snapshot, request: pfs_pb2.DiffFileRequest, call: Call) -> Iterator[Any]:
         new_file = _checked(request, "new_file", "check new file commit")
         asked = _checked(request, "old_file", "check old file commit") if request.HasField("old_file") else None
-        new, new_commit = open_view(snapshot, new_file, call)
-        old_file = asked or _same_in_parent(snapshot, new_file)
+        if call.old_client:
+            open_view(snapshot, new_file, call)  # an error in the words that it knows
+        old_file = _same_in_parent(snapshot, new_file)
+        if asked is not None:
+            old_file = asked
         old, old_commit = open_view(snapshot, old_file, call) if old_file.HasField("commit") else (None, None)
+        new, new_commit = open_view(snapshot, new_file, call)
         for a, b in diff(new, old, new_file.path, old_file.path):
             response = pfs_pb2.DiffFileResponse()
             if a is not None:
@@ -116,6 +120,8 @@ def _get_file_tar(snapshot: Snapshot, request: pfs_pb2.GetFileRequest, call: Cal
 
 def _same_in_parent(snapshot: Snapshot, file: pfs_pb2.File) -> pfs_pb2.File:
     """Return the same path in the parent commit; without a parent, a File without a commit."""
+    if file.commit.repo.name == temporary.REPO:
+        return pfs_pb2.File(path=file.path, datum=file.datum)
     parent = refs.parent(snapshot, refs.resolve_commit(snapshot, file.commit))
     return pfs_pb2.File(path=file.path, datum=file.datum, commit=None if parent is None else refs.commit_pb(parent))
 

@@ -155,8 +155,9 @@ def _head(txn: Snapshot, branch: Branch, head: Commit | pfs_pb2.Commit) -> refs.
     try:
         return refs.resolve_commit(txn, message)
     except PachError as err:
-        name = message.id or message.branch.name
-        raise err.wrapped(f"unable to inspect {branch.repo}@{name}") from err
+        id, name = message.id, message.branch.name
+        told = name + id if id[:1] in ("", "^", "~", ".") and name else id
+        raise err.wrapped(f"unable to inspect {branch.repo}@{told}") from err
 
 
 def _check_repo(branch: Branch, head: Commit | pfs_pb2.Commit) -> None:

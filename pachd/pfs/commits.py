@@ -93,7 +93,7 @@ def finish_commit(
     else:
         try:
             row = refs.resolve_commit(txn, commit)
-        except NotFound as err:
+        except PachError as err:
             raise err.wrapped("finish commit in transaction") from err
     if row.state >= pfs_pb2.FINISHING:
         raise PachError(f"commit {row.key} has already finished")

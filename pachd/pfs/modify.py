@@ -113,7 +113,7 @@ class Modification:
     ) -> None:
         """`copy` from a tree, which the caller's transaction keeps."""
         source, target = paths.clean(src), paths.clean(dst)
-        paths.validate(target)
+        paths.validate_copied(target)
         tag = "" if datum == DEFAULT_DATUM else datum
         only = "" if src_datum == DEFAULT_DATUM else src_datum
         below = paths.as_dir(source)

@@ -25,6 +25,12 @@ def validate(path: str) -> None:
         raise PachError(f"path ({path}) invalid: relative file paths are not allowed")
 
 
+def validate_copied(path: str) -> None:
+    """Raise PachError if no file can be copied to this path; it may have characters of globs, as in Pachyderm."""
+    if not _PRINTABLE.fullmatch(path):
+        raise PachError(f"path ({path}) invalid: only printable ASCII characters allowed")
+
+
 def clean(path: str) -> str:
     """The canonical path without a trailing slash: "", "." and "/" are the root `/`, `a//b/` is `/a/b`."""
     if path.startswith("/") and "//" not in path and "/." not in path:

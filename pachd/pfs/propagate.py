@@ -84,6 +84,11 @@ def touch(txn: Txn, branch_pk: int) -> None:
     txn.state.setdefault("touched", {})[branch_pk] = True
 
 
+def is_touched(txn: Txn, branch_pk: int) -> bool:
+    """Whether a branch was moved in this transaction, and what is below it has not been made yet."""
+    return branch_pk in txn.state.get("touched", ())
+
+
 def force(txn: Txn, branch_pk: int) -> None:
     """Note that a branch gets a commit itself, not only what is below it."""
     txn.state.setdefault("forced", {})[branch_pk] = True

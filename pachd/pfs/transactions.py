@@ -87,6 +87,9 @@ executors: dict[str, Callable[[Txn, Any], Response | None]] = {
 }
 
 
+_MOVE = ("start_commit", "create_branch")  # requests that move the branch they name
+
+
 def _load(txn: Snapshot, id: str) -> transaction_pb2.TransactionInfo:
     row = txn.db.execute("SELECT info FROM transactions WHERE id=?", (id,)).fetchone()
     if row is None:
@@ -164,13 +167,38 @@ def batch(txn: Txn, requests: list[transaction_pb2.TransactionRequest]) -> trans
 def _execute(txn: Txn, info: transaction_pb2.TransactionInfo) -> list[Response]:
     txn.state["commit set"] = info.transaction.id
     responses = []
+    moved: dict[Branch, None] = {}
     for number, request in enumerate(info.requests, 1):
         try:
             responses.append(_one(txn, request))
         except PachError as err:
             raise err.wrapped(f"error running request {number} of {len(info.requests)}") from err
+        for field, message in request.ListFields():
+            if field.name in _MOVE:
+                branch = Branch(refs.repo_of(message.branch.repo), message.branch.name)
+                found = refs.find_branch(txn, branch)
+                if found is not None and propagate.is_touched(txn, found["pk"]):
+                    moved[branch] = None
+    for branch in moved:
+        _refuse_deleted(txn, branch)
     propagate.run(txn)
     return responses
+
+
+def _refuse_deleted(txn: Snapshot, branch: Branch) -> None:
+    """Raise NotFound if a branch that was moved in this transaction has been deleted since: Pachyderm validates the
+    branches that were moved when the transaction ends."""
+    if refs.find_branch(txn, branch) is not None:
+        return
+    told = f"branch (id=0, branch={branch}) not found"
+    try:
+        refs.repo_row(txn, branch.repo)
+    except NotFound:
+        told = f"{refs.missing_repo(txn, branch.repo)}\n{told}"
+    raise NotFound(
+        f'validate DAG at end of transaction: loading branch info for "{branch}" during validation: '
+        f"get branch info: {told}"
+    )
 
 
 def _one(txn: Txn, request: transaction_pb2.TransactionRequest) -> Response:

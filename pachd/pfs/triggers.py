@@ -38,20 +38,18 @@ def parse_size(text: str) -> int:
 
 
 def check(txn: Snapshot, branch: Branch, trigger: pfs_pb2.Trigger) -> None:
-    """Raise PachError unless the trigger makes sense on the branch, which need not be there yet."""
+    """Raise PachError unless the trigger makes sense on the branch, which need not be there yet; NotFound without its
+    repo."""
     if not trigger.branch:
         raise PachError("triggers must specify a branch to trigger on")
     refs.check_name(trigger.branch)
+    _check_schedule("rate limit", trigger.rate_limit_spec)
     if trigger.size:
         parse_size(trigger.size)
     if trigger.commits < 0:
         raise PachError("can't trigger on a negative number of commits")
-    for kind, spec in (("rate limit", trigger.rate_limit_spec), ("cron", trigger.cron_spec)):
-        if spec:
-            try:
-                schedule.parse(spec)
-            except PachError as err:
-                raise err.wrapped(f"invalid trigger {kind} spec") from err
+    _check_schedule("cron", trigger.cron_spec)
+    refs.repo_row(txn, branch.repo)
     seen, name = {branch.name}, trigger.branch
     while name:
         if name in seen:
@@ -59,6 +57,14 @@ def check(txn: Snapshot, branch: Branch, trigger: pfs_pb2.Trigger) -> None:
         seen.add(name)
         row = refs.find_branch(txn, Branch(branch.repo, name))
         name = pfs_pb2.Trigger.FromString(row["trigger"]).branch if row is not None and row["trigger"] else ""
+
+
+def _check_schedule(kind: str, spec: str) -> None:
+    if spec:
+        try:
+            schedule.parse(spec)
+        except PachError as err:
+            raise err.wrapped(f"invalid trigger {kind} spec") from err
 
 
 def connect(txn: Txn, branch: Branch, pk: int, trigger: pfs_pb2.Trigger) -> None:

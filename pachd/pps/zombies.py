@@ -11,7 +11,13 @@ from pachd.types import Repo
 
 def of_commit(txn: Snapshot, commit: pfs_pb2.Commit) -> Iterator[str]:
     """Yield a sentence for each such file of one output commit. Raises NotFound, also if the repo is no pipeline's."""
-    yield from _stale(txn, refs.resolve_commit(txn, commit))
+    row = refs.resolve_commit(txn, commit)
+    meta = pfs_pb2.Commit()
+    meta.CopyFrom(commit)
+    meta.repo.CopyFrom(refs.repo_pb(row.repo._replace(type="meta")))
+    if not _has(txn, row.repo._replace(type="meta")):
+        refs.resolve_commit(txn, meta)  # says so, and names the commit as the client does
+    yield from _stale(txn, row)
 
 
 def of_all(txn: Snapshot) -> Iterator[str]:
@@ -25,6 +31,14 @@ def of_all(txn: Snapshot) -> Iterator[str]:
             row = refs.parent(txn, row)
         if row is not None:
             yield from _stale(txn, row)
+
+
+def _has(txn: Snapshot, repo: Repo) -> bool:
+    try:
+        refs.repo_row(txn, repo)
+    except NotFound:
+        return False
+    return True
 
 
 def outputs(txn: Snapshot) -> list[Repo]:

@@ -211,6 +211,20 @@ def test_illegal_paths(repo: Repo, path: str, error: str) -> None:
         assert str(caught.value) == error
 
 
+def test_a_copy_may_have_a_path_that_nothing_can_be_put_to(repo: Repo) -> None:
+    repo.commit(put("/a", b"1"), put("/d/b", b"2"))
+    with repo.store.read() as txn:
+        row = repo.row(txn)
+
+    def copy(source: str, target: str) -> Callable[[Modification], None]:
+        return lambda modification: modification.copy(row, source, target)
+
+    repo.commit(copy("/a", "/star*"), copy("/d", "/../{d}"), copy("/a", "/x/./[y"))
+    assert set(repo.contents()) == {"/a", "/d/b", "/star*", "/{d}/b", "/x/[y"}
+    with Modification(repo.store) as modification, pytest.raises(PachError, match="only printable ASCII characters"):
+        modification.copy(row, "/a", "/tab\tx")
+
+
 def test_paths_are_cleaned(repo: Repo) -> None:
     repo.commit(
         *(put(p) for p in ("no/slash", "/a//b", "/dir/", "/.hidden", "/...", "/sp ace", "/back\\slash", "/~|\"'<>`"))

@@ -1,0 +1,119 @@
+"""What a client is told where a request cannot be met, in the states that a user may come into."""
+
+from collections.abc import Iterator
+
+import pytest
+from grpclib.const import Status
+
+from pachd.client import Client, RpcError
+from pachd.errors import NotFound, PachError
+from pachd.pfs import branches, commits, refs, repos, transactions, triggers, writing
+from pachd.pps import zombies
+from pachd.proto import pfs_pb2, transaction_pb2
+from pachd.store import Store
+from pachd.types import Branch, Repo
+from tests.pfs_graph.test_graph import A, make, master, put
+from tests.processes import Pachd
+
+NEW = Repo("default", "new")
+UNLOADED = 'validate DAG at end of transaction: loading branch info for "default/new@x" during validation: '
+
+
+@pytest.fixture(scope="module")
+def client(pachd_process: Pachd) -> Iterator[Client]:
+    with Client(pachd_process.address) as opened:
+        yield opened
+
+
+def request(**what: object) -> transaction_pb2.TransactionRequest:
+    return transaction_pb2.TransactionRequest(**what)
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        ({"delete_branch": {"branch": refs.branch_pb(Branch(NEW, "x"))}}, ""),
+        (
+            {"delete_repo": {"repo": refs.repo_pb(NEW)}},
+            "repo (id=0, project=default, name=new, type=user) not found\n",
+        ),
+    ],
+)
+@pytest.mark.parametrize("moving", ["start_commit", "create_branch"])
+def test_a_branch_that_a_transaction_moved_must_be_there_at_its_end(
+    store: Store, moving: str, last: dict[str, object], told: str
+) -> None:
+    moved = request(**{moving: {"branch": refs.branch_pb(Branch(NEW, "x"))}})
+    made = request(create_repo={"repo": refs.repo_pb(NEW)})
+    with writing(store) as txn:
+        id = transactions.start(txn).transaction.id
+        for each in (made, moved):
+            transactions.append(txn, id, each)
+    with pytest.raises(NotFound) as caught, writing(store) as txn:
+        transactions.append(txn, id, request(**last))
+    assert str(caught.value) == f"{UNLOADED}get branch info: {told}branch (id=0, branch=default/new@x) not found"
+    with writing(store) as txn:
+        assert list(transactions.finish(txn, id).requests) == [made, moved]
+    with writing(store) as txn:
+        transactions.batch(txn, [request(**last), *([] if told else [moved])])
+        assert told == "" or not repos.list_repos(txn)
+
+
+def test_a_branch_made_again_is_there(store: Store) -> None:
+    make(store, A)
+    put(store, A, "/f")
+    head = pfs_pb2.Commit(repo=refs.repo_pb(A), branch=refs.branch_pb(master(A)))
+    other = refs.branch_pb(Branch(A, "other"))
+    create = request(create_branch={"branch": other, "head": head})
+    with writing(store) as txn:
+        done = transactions.batch(txn, [create, request(delete_branch={"branch": other}), create])
+    assert len(done.responses) == 3
+
+
+def test_a_commit_that_cannot_be_picked_is_told_by_who_wanted_it(store: Store) -> None:
+    make(store, A)
+    put(store, A, "/f")
+    bare = pfs_pb2.Commit(repo=refs.repo_pb(A))
+    too_far = pfs_pb2.Commit(repo=refs.repo_pb(A), id="^2", branch=refs.branch_pb(master(A)))
+    for commit, told in (
+        (bare, "pick commit tx: cannot pick commit with no ID or branch"),
+        (too_far, "pick commit tx: picking commit: invalid offset for ancestor of commit: default/a.user@"),
+    ):
+        with pytest.raises(PachError) as caught, writing(store) as txn:
+            commits.finish_commit(txn, commit)
+        assert str(caught.value).startswith(f"finish commit in transaction: {told}")
+    with pytest.raises(PachError) as caught, writing(store) as txn:
+        branches.create_branch(txn, Branch(A, "old"), head=too_far)
+    assert str(caught.value).startswith("unable to inspect default/a@master^2: pick commit tx: picking commit: ")
+
+
+def test_a_trigger_on_a_repo_that_is_missing(store: Store) -> None:
+    wrong = pfs_pb2.Trigger(branch="staging", rate_limit_spec="never", size="lots")
+    with store.read() as txn, pytest.raises(PachError, match="^invalid trigger rate limit spec: "):
+        triggers.check(txn, master(NEW), wrong)
+    with store.read() as txn, pytest.raises(NotFound, match="^repo default/new not found$"):
+        triggers.check(txn, master(NEW), pfs_pb2.Trigger(branch="staging", commits=1))
+
+
+def test_zombies_of_what_no_pipeline_wrote(store: Store) -> None:
+    make(store, A)
+    commit = pfs_pb2.Commit(repo=refs.repo_pb(A), branch=refs.branch_pb(master(A)))
+    put(store, A, "/f")
+    with store.read() as txn, pytest.raises(NotFound) as caught:
+        list(zombies.of_commit(txn, commit))
+    assert str(caught.value) == "pick commit tx: commit default/a.meta@ not found\nrepo default/a.meta not found"
+
+
+def test_of_two_missing_commits_that_differ_the_new_one_is_named(client: Client) -> None:
+    repo = refs.repo_pb(Repo("default", "compared"))
+
+    def file(branch: str) -> pfs_pb2.File:
+        return pfs_pb2.File(commit=pfs_pb2.Commit(repo=repo, branch=pfs_pb2.Branch(repo=repo, name=branch)), path="/")
+
+    client.pfs.CreateRepo(pfs_pb2.CreateRepoRequest(repo=repo))
+    client.pfs.StartCommit(pfs_pb2.StartCommitRequest(branch=pfs_pb2.Branch(repo=repo, name="there")))
+    for new, old, missing in (("one", "two", "one"), ("there", "two", "two"), ("one", "there", "one")):
+        with pytest.raises(RpcError) as caught:
+            list(client.pfs.DiffFile(pfs_pb2.DiffFileRequest(new_file=file(new), old_file=file(old))))
+        assert caught.value.code is Status.NOT_FOUND
+        assert str(caught.value).endswith(f'branch "{missing}" not found in repo default/compared')
