@@ -80,7 +80,10 @@ class Datums:
                     await call.authorize(request)
                     wanted = request.start.number or 100
                     source = request.start.input
-                    iterator = iter(await call.context.read(partial(_all_datums, source=source)))
+                    try:
+                        iterator = iter(await call.context.read(partial(_all_datums, source=source)))
+                    except PachError as error:
+                        raise _streamed(error) from None
                 elif not request.HasField("continue"):
                     raise PachError("subsequent messages must be a ContinueCreateDatumRequest message")
                 else:
@@ -131,17 +134,44 @@ def _job_datums(snapshot: Snapshot, job: pps_pb2.Job) -> Iterator[pps_pb2.DatumI
 
 
 def _input_datums(snapshot: Snapshot, source: pps_pb2.Input) -> Iterator[pps_pb2.DatumInfo]:
+    """The datums of an input that need not be one that a pipeline may have."""
     filled = pps_pb2.Input()
     filled.CopyFrom(source)
     inputs.fill(filled, "", "default")
-    inputs.validate(filled, "default")
-    if any(part.HasField("cron") for part in inputs.walk(filled)):
-        raise PachError("can't list datums with a cron input, there will be no datums until the pipeline is created")
+    for part in inputs.walk(filled):
+        _make_definite(snapshot, part)
     for datum in datums.create(filled, plan.glob(snapshot)):
         info = pps_pb2.DatumInfo(data=[meta.file_info(file) for file in datum.files])
         info.datum.id = datum.id
         info.stats.SetInParent()
         yield info
+
+
+def _make_definite(snapshot: Snapshot, part: pps_pb2.Input) -> None:
+    """Leave one kind of input, of its branch's head, in a node. Raises PachError, as every error is told here."""
+    if part.HasField("cron"):
+        raise PachError("can't list datums with a cron input, there will be no datums until the pipeline is created")
+    found = {field.name for field, _ in part.ListFields()}
+    kinds = [kind for kind in ("pfs", "union", "cross", "join", "group") if kind in found]
+    if not kinds:
+        raise PachError("unrecognized input type: ")
+    for kind in kinds[1:]:
+        part.ClearField(kind)
+    if part.HasField("pfs"):
+        branch = inputs.legs(part)[0].branch
+        try:
+            refs.resolve_commit(snapshot, (branch.repo, branch.name))
+        except PachError as error:
+            raise PachError(str(error)) from None
+        part.pfs.ClearField("commit")
+        part.pfs.glob = part.pfs.glob or "/"
+
+
+def _streamed(error: PachError) -> PachError:
+    """An error about an input as CreateDatum tells it."""
+    told = str(error).replace("can't list datums with", "can't create datums with")
+    step = "streaming iterate" if told.startswith("unrecognized input type") else "getting streaming iterator"
+    return PachError(f"{step}: {told}")
 
 
 def _all_datums(snapshot: Snapshot, source: pps_pb2.Input) -> list[pps_pb2.DatumInfo]:

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from pachd.errors import DeadlineExceeded, PachError
 
+_CREATING = "error creating message filter function"
 SECONDS = 10.0  # that a filter may take for one message
 _STATE = re.compile(r'\.state\s*==\s*"(\w+)"')
 _SIMPLE = re.compile(r'\s*\.state\s*==\s*"\w+"(\s+or\s+\.state\s*==\s*"\w+")*\s*')
@@ -31,9 +32,11 @@ class Filter:
     Raises PachError: the expression cannot be one.
     """
 
-    def __init__(self, expression: str) -> None:
+    def __init__(self, expression: str, of: str = "job") -> None:
+        """`of`: what is listed, as errors call it."""
         if "\0" in expression:
-            raise PachError("the jq filter has a NUL character in it")
+            raise PachError(f"{_CREATING}: error parsing jq filter: it has a NUL character in it")
+        self._of = of
         self._expression = expression.strip()
         self._states = set(_STATE.findall(expression)) if _SIMPLE.fullmatch(expression) else None
         self._process: subprocess.Popen[bytes] | None = None
@@ -45,7 +48,11 @@ class Filter:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
-            self._answer()
+            try:
+                self._answer()
+            except PachError as error:
+                self.__exit__()
+                raise error.wrapped(_CREATING) from None
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -77,12 +84,15 @@ class Filter:
             self._process.stdin.flush()
         except OSError:
             pass  # what it said last tells why it ended
-        return self._answer()
+        try:
+            return self._answer()
+        except PachError as error:
+            raise error.wrapped(f"error filtering {self._of}") from None
 
     def _answer(self) -> bool:
         assert self._process is not None and self._process.stdout is not None
         if not select.select([self._process.stdout], [], [], SECONDS)[0]:
-            raise DeadlineExceeded(f"error applying jq filter on proto message: no result within {SECONDS:g} seconds")
+            raise DeadlineExceeded("error applying jq filter on proto message: context deadline exceeded")
         line = self._process.stdout.readline().decode(errors="replace").strip()
         if line not in ("true", "false"):
             raise PachError(line or "error applying jq filter on proto message: it takes too much memory or time")

@@ -4,7 +4,7 @@ from typing import Any
 
 from pachd.api.filters import Filter, projects_of
 from pachd.api.service import Call, read, write
-from pachd.errors import NotFound, PachError
+from pachd.errors import DeadlineExceeded, NotFound, PachError
 from pachd.pps import jobs
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Txn
@@ -93,7 +93,10 @@ class Jobs:
                 raise PachError("number must be non-negative")
             for id, rows in jobs.list_sets(snapshot, projects_of(request), before, request.reverse):
                 infos = (self._job_info(row, request.details) for row in rows)
-                found = [info for info in infos if filter.matches(info)]
+                try:
+                    found = [info for info in infos if filter.matches(info)]
+                except DeadlineExceeded as error:  # which Pachyderm does not tell from other failures, here
+                    raise PachError(str(error)) from None
                 if not found:
                     continue
                 yield pps_pb2.JobSetInfo(job_set=pps_pb2.JobSet(id=id), jobs=found)

@@ -74,9 +74,8 @@ def _lines(
     else:
         try:
             row = lookup.find(snapshot, request.pipeline)
-        except NotFound as error:
-            name = "/".join(_key(request.pipeline))
-            raise NotFound(f"could not get pipeline information for {name}: {error}") from None
+        except PachError as error:
+            raise error.wrapped(f"could not get pipeline information for {lookup.told(request.pipeline)}") from None
         standing = {"project": row["project"], "name": row["name"], "pipeline": row["pk"], "id": spout.JOB}
         rows = [{**standing, "state": pps_pb2.JOB_RUNNING}]
         rows += list(jobs.list_jobs(snapshot, pipeline=request.pipeline, history=-1, reverse=True))

@@ -11,7 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 from pachd.api.filters import Filter, projects_of
 from pachd.api.service import Call, read, write
 from pachd.api.transaction import append
-from pachd.errors import PachError
+from pachd.errors import DeadlineExceeded, PachError
 from pachd.pfs.projects import list_projects
 from pachd.pps import cron, describe, pipelines, removal, secrets, spec
 from pachd.proto import pps_pb2
@@ -52,7 +52,7 @@ class Pipelines:
 
     @read
     def ListPipeline(self, snapshot: Snapshot, request: pps_pb2.ListPipelineRequest, call: Call) -> Any:
-        with Filter(request.jqFilter) as wanted:
+        with Filter(request.jqFilter, "pipeline") as wanted:
             found = (
                 info
                 for info in describe.list_pipelines(
@@ -66,7 +66,12 @@ class Pipelines:
             )
             size, index = request.page.page_size, request.page.page_index
             first = min(max(size * index, 0), sys.maxsize - max(size, 0))
-            yield from itertools.islice(found, first, first + size if size > 0 else None)
+            try:
+                yield from itertools.islice(found, first, first + size if size > 0 else None)
+            except DeadlineExceeded:
+                raise
+            except PachError as error:
+                raise error.wrapped("could not list pipeline info") from None
 
     async def DeletePipeline(self, call: Call) -> None:
         """Stop it, then delete it: if that fails, it has been stopped. With `all` nothing is: see DeletePipelines."""

@@ -36,7 +36,8 @@ def layers(txn: Snapshot, project: str) -> list[dict[str, Any]]:
     try:
         projects.inspect_project(txn, project)
     except NotFound as error:
-        raise NotFound(f"could not get defaults for project {project}: {error}") from None
+        told = f"could not get defaults for project {project}"  # which two layers of Pachyderm add
+        raise NotFound(f"{told}: {told}: {error}") from None
     return [_layer(text) for text in (cluster_json(txn), project_defaults(txn, project))]
 
 

@@ -75,7 +75,7 @@ def list_pipelines(
         key = (pipeline.project.name or "default", pipeline.name)
         values += key
         if txn.db.execute("SELECT 1 FROM pps_pipelines WHERE project=? AND name=?", key).fetchone() is None:
-            raise NotFound(f'could not list pipeline info: pipeline "{key[0]}/{key[1]}" not found')
+            raise NotFound(f'pipeline "{key[0]}/{key[1]}" not found')
     if projects:
         where.append(f"p.project IN ({','.join('?' * len(projects))})")
         values += list(projects)

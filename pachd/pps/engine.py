@@ -128,9 +128,17 @@ class Engine:
                 "AND v.version=p.version WHERE p.state IN (?,?,?,?) AND p.stopped=0",
                 (pipelines.STARTING, pipelines.RUNNING, pipelines.STANDBY, self._crashing()),
             ).fetchall()
-            ready = {pk: self._readiness(snapshot, pk) for pipeline, pk in first.items() if not self._busy(pipeline)}
+            failed = [pk for pk in first if self._has_failed(snapshot, pk)]
+            ready = {
+                pk: self._readiness(snapshot, pk)
+                for pipeline, pk in first.items()
+                if pipeline not in failed and not self._busy(pipeline)
+            }
         for row in states:
             self._pipeline_state(row, first)
+        for pipeline in failed:  # until it is updated nothing of it runs
+            with writing(self.store) as txn:
+                jobs.stop_all(txn, pipeline, "job stopped")
         now = system.monotonic()
         self._not_before = {pk: when for pk, when in self._not_before.items() if when > now}
         for pipeline, pk in first.items():
@@ -161,6 +169,11 @@ class Engine:
     def _busy(self, pipeline: int) -> bool:
         with self._lock:
             return pipeline in self._runs
+
+    @staticmethod
+    def _has_failed(txn: Snapshot, pipeline: int) -> bool:
+        row = txn.db.execute("SELECT state FROM pps_pipelines WHERE pk=?", (pipeline,)).fetchone()
+        return row is not None and row["state"] == pipelines.FAILURE
 
     def _readiness(self, txn: Snapshot, pk: int) -> tuple[str, list[str]]:
         """('ready', []), ('waiting', []) or ('failed', names of the inputs that failed)."""

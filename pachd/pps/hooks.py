@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pachd.errors import PachError
 from pachd.pfs import hooks
 from pachd.pps import jobs, labels, pipelines
 from pachd.proto import pps_pb2, transaction_pb2
@@ -17,6 +18,8 @@ def _create_pipeline(txn: Txn, request: pps_pb2.CreatePipelineTransaction) -> tr
 
 
 def _stop_job(txn: Txn, request: pps_pb2.StopJobRequest) -> transaction_pb2.TransactionResponse:
+    if not request.HasField("job"):
+        raise PachError("Job must be specified")
     jobs.stop(txn, request.job, request.reason)
     return transaction_pb2.TransactionResponse()
 

@@ -296,7 +296,7 @@ def finish(txn: Txn, row: sqlite3.Row, state: int, reason: str = "") -> None:
 
 
 def stop(txn: Txn, job: pps_pb2.Job, reason: str = "") -> None:
-    """Kill a job; one that has ended stays as it is."""
+    """Kill a job; one that has ended stays as it is. NotFound, or PachError when none is named."""
     finish(txn, find(txn, job), KILLED, reason or "job stopped")
 
 
@@ -308,6 +308,8 @@ def stop_all(txn: Txn, pipeline: int, reason: str) -> None:
 
 def update_state(txn: Txn, request: pps_pb2.UpdateJobStateRequest) -> None:
     """What a worker says of its job; NotFound, or PachError when the job has ended."""
+    if request.job.HasField("pipeline") and not request.job.pipeline.project.name:
+        raise NotFound(f"jobs {request.job.pipeline.name}@{request.job.id} not found")
     row = find(txn, request.job)
     if row["state"] in TERMINAL:
         raise PachError(f"job {row['project']}/{row['name']}@{row['id']} has already finished")

@@ -61,6 +61,16 @@ def find(txn: Snapshot, pipeline: pps_pb2.Pipeline) -> sqlite3.Row:
     return row
 
 
+def told(pipeline: pps_pb2.Pipeline) -> str:
+    """A pipeline as errors name it: without the version, if it was named with one that makes sense."""
+    name = pipeline.name
+    try:
+        name = parse(name)[0]
+    except PachError:
+        pass
+    return f"{pipeline.project.name or 'default'}/{name}"
+
+
 def _missing(txn: Snapshot, project: str, name: str) -> PachError:
     """What is said of a pipeline that is not there: first of all that its spec is not."""
     spec_repo = refs.repo_pb(Repo(project, name, "spec"))

@@ -344,8 +344,7 @@ def rerun_pipeline(txn: Txn, pipeline: pps_pb2.Pipeline, reprocess: bool) -> Non
     try:
         row = lookup.find(txn, pipeline)
     except PachError as error:
-        name = f"{pipeline.project.name or 'default'}/{pipeline.name}"
-        raise error.wrapped(f'inspect pipeline "{name}"') from None
+        raise error.wrapped(f'inspect pipeline "{lookup.told(pipeline)}"') from None
     stored = pps_pb2.PipelineInfo.FromString(row["info"])
     now = lookup.find(txn, stored.pipeline)
     salt = pps_pb2.PipelineInfo.FromString(now["info"]).details.salt

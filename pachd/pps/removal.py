@@ -16,9 +16,8 @@ def stop_before_delete(txn: Txn, pipeline: pps_pb2.Pipeline, must_exist: bool = 
     """What comes first when a pipeline is deleted; it stays stopped when it turns out that it cannot be."""
     try:
         pipelines.stop_pipeline(txn, pipeline, must_exist)
-    except NotFound as error:
-        name = f"{pipeline.project.name or 'default'}/{pipeline.name}"
-        raise NotFound(f"error stopping pipeline {name}: {error}") from None
+    except PachError as error:
+        raise error.wrapped(f"error stopping pipeline {lookup.told(pipeline)}") from None
 
 
 def delete_pipeline(
