@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import re
 
 from pachd.api.context import Context
 from pachd.api.service import Call, Service
@@ -15,6 +16,8 @@ log = logging.getLogger(__name__)
 
 # The version of Pachyderm whose API is served: clients compare it with their own.
 MAJOR, MINOR, MICRO = 2, 12, 2
+# What may follow the numbers of a version with a dash; see semver.org.
+_IDENTIFIERS = re.compile(r"(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)(\.(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*))*")
 PLATFORMS = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -74,7 +77,10 @@ def _skew(request: admin_pb2.InspectClusterRequest) -> list[str]:
     number = (client.major, client.minor, client.micro)
     if number == (0, 0, 0):  # made by a developer
         return []
-    if client.additional:
+    pre_release = client.additional.lstrip("-.+").partition("+")[0]
+    if client.additional and not _IDENTIFIERS.fullmatch(pre_release):
+        number = (0, 0, 0)  # no version at all, which is before every other one
+    elif client.additional:
         return [
             f"{told}is a pre-release version not compatible with the server; please use a released version compatible "
             f"with v{MAJOR}.{MINOR}.{MICRO}."

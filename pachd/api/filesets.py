@@ -9,7 +9,7 @@ from google.protobuf.empty_pb2 import Empty
 from pachd.api.ingest import Ingest
 from pachd.api.keys import required_commit
 from pachd.api.service import Call, Service, read, write
-from pachd.errors import InvalidArgument, PachError, Unimplemented
+from pachd.errors import PachError, Unimplemented
 from pachd.pfs import cache, refs, temporary
 from pachd.pfs.modify import Modification
 from pachd.proto import pfs_pb2, storage_pb2
@@ -43,7 +43,9 @@ class FileSets:
 
     @write()
     def AddFileSet(self, txn: Txn, request: pfs_pb2.AddFileSetRequest, call: Call) -> None:
-        row = refs.resolve_commit(txn, required_commit(request))
+        commit = required_commit(request)
+        temporary.check_id(request.file_set_id)
+        row = refs.resolve_commit(txn, commit)
         if row.state != pfs_pb2.STARTED:
             raise PachError(f"commit {row.repo}@{row.id} has already finished")
         temporary.add_to(txn, row, request.file_set_id)
@@ -132,6 +134,12 @@ class Fileset(Service):
 
     @write()
     def RenewFileset(self, txn: Txn, request: storage_pb2.RenewFilesetRequest, call: Call) -> Any:
+        temporary.check_id(request.fileset_id)
+        seconds = request.ttl_seconds  # the newer service counts in seconds
+        if seconds < 1:
+            raise PachError(f"ttl ({seconds}) must be at least one second")
+        if seconds > temporary.MAX_TTL:
+            raise PachError(f"ttl ({seconds}s) exceeds max ttl ({temporary.MAX_TTL}s)")
         temporary.renew(txn, request.fileset_id, request.ttl_seconds)
         return Empty()
 
@@ -151,7 +159,7 @@ def _filter(message: storage_pb2.FileFilter) -> Any:
         try:
             pattern = re.compile(message.path_regex)
         except re.error as e:
-            raise InvalidArgument(f"path_regex {message.path_regex!r} is not a regular expression: {e}") from None
+            raise PachError(f"error parsing regexp: {e}: `{message.path_regex}`") from None
         return pattern.search
     lower, upper = message.path_range.lower, message.path_range.upper
     return lambda path: path >= lower and (not upper or path < upper)

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from grpclib.const import Status
 
 from pachd.client import Client, RpcError
-from pachd.proto import auth_pb2, metadata_pb2, pfs_pb2, pps_pb2
+from pachd.proto import auth_pb2, debug_pb2, metadata_pb2, pfs_pb2, pps_pb2, storage_pb2
 from tests.auth.conftest import Guarded
 from tests.auth.helpers import branch, create, file, head, pipeline, put, repo
 from tests.processes import Pachd, running
@@ -79,6 +79,43 @@ def test_while_access_control_is_off(
     off: Client, method: str, request_: Message | None, expected: tuple[Status, str]
 ) -> None:
     assert rpc(off, "auth", method, request_) == expected
+
+
+def test_file_sets_of_the_newer_service(off: Client) -> None:
+    append = storage_pb2.CreateFilesetRequest(append_file={"path": "/a", "data": {"value": b"x"}})
+    made = str(off.storage.CreateFileset([append]).fileset_id)
+    gone, short = "0" * 32, "parsing fileset.Token: too short to be Token len=2"
+    for file_set, seconds, expected in (
+        (made, 60, (OK, "")),
+        (made, 0, (UNKNOWN, "ttl (0) must be at least one second")),
+        (made, -5, (UNKNOWN, "ttl (-5) must be at least one second")),
+        (made, 1801, (UNKNOWN, "ttl (1801s) exceeds max ttl (1800s)")),
+        (gone, 60, (Status.NOT_FOUND, f"tracker does not contain item: (fileset/{gone})")),
+        ("zz", 0, (UNKNOWN, short)),
+    ):
+        request = storage_pb2.RenewFilesetRequest(fileset_id=file_set, ttl_seconds=seconds)
+        assert rpc(off, "storage", "RenewFileset", request) == expected, (file_set, seconds)
+    broken = storage_pb2.ReadFilesetRequest(fileset_id=made, filters=[{"path_regex": "["}])
+    code, words = rpc(off, "storage", "ReadFileset", broken)
+    assert code is UNKNOWN and words.startswith("error parsing regexp: ")
+    compose = storage_pb2.ComposeFilesetRequest(fileset_ids=[made, gone])
+    assert rpc(off, "storage", "ComposeFileset", compose) == (
+        UNKNOWN,
+        "the operation would create a dangling reference",
+    )
+
+
+def test_levels_of_the_log(off: Client) -> None:
+    level = debug_pb2.SetLogLevelRequest
+    for request, words in (
+        (level(), "no level provided"),
+        (level(pachyderm="UNKNOWN"), "cannot set log level to UNKNOWN"),
+        (level(pachyderm="OFF"), "cannot set log level to OFF"),
+        (level(grpc="UNKNOWN"), "cannot set grpc log level to UNKNOWN"),
+    ):
+        assert rpc(off, "debug", "SetLogLevel", request) == (Status.INVALID_ARGUMENT, words)
+    assert off.debug.SetLogLevel(level(grpc="OFF")).affected_pods == ["pachd"]
+    assert rpc(off, "debug", "SetLogLevel", level(pachyderm="INFO")) == (OK, "")
 
 
 @pytest.mark.parametrize(("token", "words"), [(None, NOBODY), ("nonsense", BAD_TOKEN)])

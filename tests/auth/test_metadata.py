@@ -80,6 +80,7 @@ def test_clients_are_warned(guarded: Guarded) -> None:
     assert "did not send its version" in warnings(root)
     assert "much older" in warnings(root, 2, 11, 9) and "much newer" in warnings(root, 3, 0, 0)
     assert "compatible with v2.12.2." in warnings(root, 2, 12, 2, additional="-rc.1")
+    assert "much older" in warnings(root, 2, 12, 2, additional="what_ever")  # no version by the rules of semver.org
     assert 'Could not inspect project "gone"' in warnings(root, 2, 12, 2, project="gone")
     assert warnings(stranger, 2, 12, 2, project="gone") == ""  # who is not signed in learns nothing of projects
 
