@@ -59,6 +59,7 @@ class Changes:
         self._files: dict[str, _File] = {}
         self._trees: dict[tuple[str, str], int] = {}
         self._at = 0
+        self.idle: list[str] = []  # keys that `apply` found as they should become, sorted
 
     @property
     def touched(self) -> Collection[str] | None:
@@ -110,19 +111,26 @@ class Changes:
             for directory, tag in sorted(self._trees):
                 tree = tree.without(directory, paths.after(directory), tag)
 
+        idle: set[int] = set()
+
         def merge(old: Entry | None, file: _File) -> Entry | None:
             parts = file.parts
             if old is not None and not file.replaced:
                 parts = [Content(*old[1:]), *parts]
             if not parts:
+                if old is None:
+                    idle.add(id(file))
                 return None
             content = parts[0] if len(parts) == 1 else join(txn, writer, parts)
             if old is not None and old[2] == content.hash and old[1] == content.size:
+                idle.add(id(file))
                 return old  # the same bytes: keep the references, and with them the page
             return ("", *content)
 
         ordered = sorted(self._files.items())
-        return tree.apply(ordered, merge), [key for key, file in ordered if file.parts]
+        tree = tree.apply(ordered, merge)
+        self.idle = [key for key, file in ordered if id(file) in idle] if idle else []
+        return tree, [key for key, file in ordered if file.parts]
 
 
 def first_error(tree: Tree, added: Sequence[str]) -> str:
@@ -184,9 +192,9 @@ def _dirname(key: str) -> str:
 
 def apply_all(
     txn: Snapshot, tree: Tree, rows: Iterable[bytes], writer: ContentWriter, check: bool = True
-) -> tuple[Tree, str, Collection[str] | None]:
+) -> tuple[Tree, str, Collection[str] | None, Sequence[str]]:
     """(the tree after the operations of these rows, what makes it invalid if `check`, the keys that may be changed or
-    None where that is not known).
+    None where that is not known, the keys that were written or deleted and are as they were, of few operations).
 
     Some of its pages may have been flushed; the caller flushes the others.
     """
@@ -197,12 +205,12 @@ def apply_all(
         few.append(row)
         size += len(row)
         if size > LARGE:
-            return *_apply_many(txn, tree, chain(few, rest), writer, check), None
+            return *_apply_many(txn, tree, chain(few, rest), writer, check), None, ()
     changes = Changes()
     for row in few:
         changes.add(unpack(row))
     tree, added = changes.apply(tree, txn, writer)
-    return tree, first_error(tree, added) if check else "", changes.touched
+    return tree, first_error(tree, added) if check else "", changes.touched, changes.idle
 
 
 def _apply_many(

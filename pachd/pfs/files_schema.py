@@ -45,6 +45,13 @@ CREATE TABLE IF NOT EXISTS step (
     paths BLOB NOT NULL,
     PRIMARY KEY (root, base)
 ) WITHOUT ROWID;
+
+-- Paths that a commit wrote as they were, or deleted where they were not.
+CREATE TABLE IF NOT EXISTS idle (
+    commit_pk INTEGER NOT NULL REFERENCES commits (pk) ON DELETE CASCADE,
+    path TEXT NOT NULL,
+    PRIMARY KEY (commit_pk, path)
+) WITHOUT ROWID;
 """
 )
 

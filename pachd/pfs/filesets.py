@@ -122,7 +122,7 @@ class Ahead:
     def make(self, txn: Snapshot, changed: Iterable[bytes], check: bool) -> None:
         """Make the tree: apply rows of operations to `base`."""
         tree = Tree(self._pages, self.base)
-        tree, self.error, _touched = changes.apply_all(txn, tree, changed, self._writer, check)
+        tree, self.error, _touched, _idle = changes.apply_all(txn, tree, changed, self._writer, check)
         self._pages.flush(tree.root)
         self.root = tree.root
         self._writer.seal()
@@ -224,7 +224,7 @@ def finish(txn: Txn, row: CommitLike, made: Ahead | None = None) -> Finished:
         writer = ContentWriter(txn.store)
         try:
             found = txn.db.execute(_ROWS, (row.pk, start, last))
-            tree, error, touched = changes.apply_all(txn, tree, (r[0] for r in found), writer, _checked(row))
+            tree, error, touched, idle = changes.apply_all(txn, tree, (r[0] for r in found), writer, _checked(row))
             writer.flush(txn)
         except BaseException:
             writer.close()
@@ -232,6 +232,8 @@ def finish(txn: Txn, row: CommitLike, made: Ahead | None = None) -> Finished:
         pages.flush(tree.root)
         if touched is not None and made is None:
             steps.note(txn, base, tree.root, touched)
+        if idle:
+            steps.note_idle(txn, row.pk, idle)
     if rows or made is not None:
         txn.db.execute("DELETE FROM change WHERE commit_pk=?", (row.pk,))
     return Finished(tree.root, tree.total().size, error)

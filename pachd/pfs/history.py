@@ -13,7 +13,8 @@ WITH RECURSIVE line (pk, parent_pk, root, finished) AS (
     SELECT pk, parent_pk, root, finished FROM commits WHERE pk = ?
     UNION ALL SELECT c.pk, c.parent_pk, c.root, c.finished FROM commits c JOIN line ON c.pk = line.parent_pk
 )
-SELECT line.pk, line.parent_pk, line.finished, coalesce(line.root, x'') AS root, coalesce(p.root, x'') AS base, s.paths
+SELECT line.pk, line.parent_pk, line.finished, coalesce(line.root, x'') AS root, coalesce(p.root, x'') AS base, s.paths,
+    coalesce(p.error, '') != '' AS skipped, EXISTS (SELECT 1 FROM idle WHERE commit_pk = line.pk AND path = ?) AS idle
 FROM line LEFT JOIN commits p ON p.pk = line.parent_pk
 LEFT JOIN step s ON s.root = coalesce(line.root, x'') AND s.base = coalesce(p.root, x'')
 """
@@ -28,18 +29,33 @@ class Searched(NamedTuple):
 
 
 def search(txn: Snapshot, start: int, path: str) -> Iterator[Searched]:
-    """Go from the commit number `start` back through its ancestors and say of each whether it changed a file.
+    """Go from the commit number `start` back through its ancestors and say of each whether it changed a file, wrote it
+    again as it was, or deleted it where it was not.
 
     Only a file has a history, and only by its whole path: `/a/b`, neither `/a/` nor `a/b`.
     """
-    for row in txn.db.execute(_LINE, (start,)):
-        if row["finished"] is None or row["root"] == row["base"]:
+    for row in txn.db.execute(_LINE, (start, path)):
+        if row["finished"] is None or row["idle"]:
+            changed = row["finished"] is not None
+        elif row["skipped"]:  # it was not built on its parent, which failed
+            changed = _compare(txn, row["pk"], _base(txn, row["parent_pk"]), path)
+        elif row["root"] == row["base"]:
             changed = False
         elif row["paths"] is not None and not steps.can_differ(row["paths"], path):
             changed = False
         else:
             changed = _compare(txn, row["pk"], row["parent_pk"], path)
         yield Searched(row["pk"], row["finished"] is not None, changed)
+
+
+def _base(txn: Snapshot, pk: int | None) -> int | None:
+    """The nearest of a commit and its ancestors that did not fail."""
+    while pk is not None:
+        row = txn.db.execute("SELECT parent_pk, error FROM commits WHERE pk=?", (pk,)).fetchone()
+        if not row["error"]:
+            return pk
+        pk = row["parent_pk"]
+    return None
 
 
 def _compare(txn: Snapshot, pk: int, parent_pk: int | None, path: str) -> bool:

@@ -31,6 +31,14 @@ def note(txn: Txn, base: bytes | None, root: bytes | None, keys: Iterable[str]) 
         txn.db.execute("INSERT OR REPLACE INTO step VALUES (?,?,?)", (root, base or b"", sums.tobytes()))
 
 
+def note_idle(txn: Txn, commit_pk: int, keys: Iterable[str]) -> None:
+    """Keep that a commit wrote these keys again as they were, or deleted them where they were not: they belong to its
+    history."""
+    found = {path_of(key) for key in keys}
+    if len(found) <= LIMIT:
+        txn.db.executemany("INSERT OR IGNORE INTO idle VALUES (?,?)", ((commit_pk, path) for path in found))
+
+
 def can_differ(sums: bytes, path: str) -> bool:
     """Whether a step whose paths have these checksums can have changed a file or directory of this name."""
     known = array("I")

@@ -91,7 +91,7 @@ def test_parts_do_what_the_whole_does(
         pages = Pages(txn)
         pages.new.update(base.pages.new)
         packed = [changes.pack(row) for row in rows]
-        found, found_error, touched = changes.apply_all(
+        found, found_error, touched, _idle = changes.apply_all(
             txn, Tree(pages, base.root), packed, ContentWriter(txn.store), True
         )
         assert list(found.scan()) == list(expected.scan())
