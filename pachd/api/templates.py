@@ -20,6 +20,8 @@ async def render(template: str, args: dict[str, str]) -> pps_pb2.RenderTemplateR
     Returns its JSON text and the pipeline specs in it, one object or a list of them.  It may import from http and
     https URLs, never files of this machine.  Raises PachError with what is wrong and where.
     """
+    if not template.strip():
+        raise PachError("template err: main:1:1 Unexpected end of file\n\n\n\n")
     async with _AT_ONCE:
         output = await _evaluate(json.dumps({"template": template, "args": args}).encode())
     if not output:

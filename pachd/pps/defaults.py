@@ -7,6 +7,7 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from pachd.auth import owners
 from pachd.errors import InvalidArgument, NotFound, PachError
 from pachd.pfs import projects
 from pachd.pps import spec
@@ -42,12 +43,16 @@ def layers(txn: Snapshot, project: str) -> list[dict[str, Any]]:
 
 
 def project_response(txn: Snapshot, project: str) -> pps_pb2.GetProjectDefaultsResponse:
-    """A project's defaults with the time at which they were set. NotFound."""
+    """A project's defaults with the time at which they were set, and who did it. NotFound."""
     projects.inspect_project(txn, project)
     found = pps_pb2.GetProjectDefaultsResponse(project_defaults_json=project_defaults(txn, project))
-    row = txn.db.execute("SELECT created FROM pps_defaults WHERE scope=?", (f"project/{project}",)).fetchone()
+    row = txn.db.execute(
+        "SELECT d.created, b.user FROM pps_defaults d LEFT JOIN pps_defaults_by b USING (scope) WHERE scope=?",
+        (f"project/{project}",),
+    ).fetchone()
     if row:
         found.created_at.FromNanoseconds(row["created"])
+        found.created_by = row["user"] or ""
     return found
 
 
@@ -56,14 +61,13 @@ def replace_cluster(txn: Txn, text: str) -> None:
     try:
         layer = _layer(text)
     except PachError as error:
-        raise InvalidArgument(f"invalid cluster defaults JSON: {error}") from None
+        raise InvalidArgument(_because("invalid cluster defaults JSON", text, error)) from None
     try:
         spec.effective({}, layer)
     except PachError as error:
         told = json.dumps({"createPipelineRequest": spec.BUILT_IN}, separators=(",", ":"))
-        raise InvalidArgument(
-            f"could not merge cluster defaults {text} into built-in defaults {told}: {error}"
-        ) from None
+        merging = f"could not merge cluster defaults {text} into built-in defaults {told}"
+        raise InvalidArgument(_because(merging, text, error)) from None
     _set(txn, "cluster", text)
 
 
@@ -73,10 +77,14 @@ def replace_project(txn: Txn, project: str, text: str) -> None:
     try:
         spec.effective({}, _layer(cluster), _layer(text))
     except PachError as error:
-        raise InvalidArgument(
-            f"could not merge project defaults {text} into cluster defaults {cluster}: {error}"
-        ) from None
+        merging = f"could not merge project defaults {text} into cluster defaults {cluster}"
+        raise InvalidArgument(_because(merging, text, error)) from None
     _set(txn, f"project/{project}", text)
+
+
+def _because(what: str, text: str, error: PachError) -> str:
+    """What Pachyderm says, with the reason, which it sends apart, unless there is no text that could be wrong."""
+    return f"{what}: {error}" if text.strip() else what
 
 
 def _layer(text: str) -> dict[str, Any]:
@@ -96,3 +104,4 @@ def _set(txn: Txn, scope: str, text: str) -> None:
         "created=excluded.created",
         (scope, text, txn.now),
     )
+    txn.db.execute("REPLACE INTO pps_defaults_by VALUES (?,?)", (scope, owners.principal(txn)))

@@ -56,7 +56,7 @@ def prepare(txn: Txn, text: str, update: bool, reprocess: bool) -> pps_pb2.Creat
 
     It checks nothing that the rest of the store decides. Raises InvalidArgument, or PachError without a pipeline.
     """
-    request, effective = _effective(txn, _parse(text))
+    request, effective = _effective(txn, text)
     request.update, request.reprocess = update, reprocess
     request.ClearField("dry_run")
     if not request.HasField("pipeline"):
@@ -71,7 +71,7 @@ def prepare(txn: Txn, text: str, update: bool, reprocess: bool) -> pps_pb2.Creat
 
 def effective_json(txn: Snapshot, text: str) -> str:
     """What a spec means with all defaults, as JSON text."""
-    return _effective(txn, _parse(text))[1]
+    return _effective(txn, text)[1]
 
 
 def create(txn: Txn, wanted: pps_pb2.CreatePipelineTransaction) -> None:
@@ -122,18 +122,10 @@ def create(txn: Txn, wanted: pps_pb2.CreatePipelineTransaction) -> None:
         _update(txn, stored, out, old)
 
 
-def _parse(text: str) -> dict[str, object]:
+def _effective(txn: Snapshot, text: str) -> tuple[pps_pb2.CreatePipelineRequest, str]:
     try:
-        return spec.parse_json(text)
-    except InvalidArgument as error:
-        raise InvalidArgument(f"could not make effective spec: {error}") from None
-
-
-def _effective(txn: Snapshot, user: dict[str, object]) -> tuple[pps_pb2.CreatePipelineRequest, str]:
-    pipeline = user.get("pipeline")
-    project = pipeline.get("project") if isinstance(pipeline, dict) else None
-    name = project.get("name") if isinstance(project, dict) else None
-    try:
+        user = spec.parse_user(text)
+        name = ((user.get("pipeline") or {}).get("project") or {}).get("name")
         return spec.effective(user, *defaults.layers(txn, str(name or "default")))
     except (InvalidArgument, NotFound) as error:
         raise InvalidArgument(f"could not make effective spec: {error}") from None

@@ -63,4 +63,8 @@ CREATE TABLE IF NOT EXISTS pps_defaults (
     json TEXT NOT NULL,
     created INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pps_defaults_by (
+    scope TEXT PRIMARY KEY,
+    user TEXT NOT NULL
+) WITHOUT ROWID;
 """

@@ -31,6 +31,7 @@ CLUSTER: dict[str, Any] = {
 }
 # messages that JSON writes as one value, not as an object of their fields
 _PLAIN = {"google.protobuf.Duration", "google.protobuf.Timestamp", "google.protobuf.Int64Value"}
+_SHOWN = 2000  # characters of a spec that an error repeats
 _NAME = re.compile(r"^[a-zA-Z0-9_-]+$")
 
 
@@ -86,11 +87,46 @@ def parse_json(text: str) -> dict[str, Any]:
     """One JSON object from ``text``; InvalidArgument says where it is malformed."""
     try:
         value = json.loads(text)
-    except (RecursionError, ValueError) as error:
-        raise InvalidArgument(f"malformed JSON: {error}") from None
+    except json.JSONDecodeError as error:
+        rest = text[error.pos :].lstrip()
+        if text.strip() and not rest:
+            raise InvalidArgument("unexpected EOF") from None
+        place = f"{error.lineno}:{error.colno}" if rest else "1:1"
+        raise InvalidArgument(f"syntax error (line {place}): unexpected token {_token(rest)}") from None
+    except RecursionError:
+        raise InvalidArgument("exceeded max recursion depth") from None
     if not isinstance(value, dict):
-        raise InvalidArgument("malformed pipeline spec: expected one JSON object")
+        raise InvalidArgument(f"syntax error (line 1:1): unexpected token {_token(text.lstrip())}")
     return value
+
+
+def _token(text: str) -> str:
+    match = re.match(r'"[^"]*"|[\w.+-]+|.', text)
+    return match[0] if match else ""
+
+
+def parse_user(text: str) -> dict[str, Any]:
+    """A user's spec from JSON text. Raises InvalidArgument, with the line, for what is no spec."""
+    try:
+        user = parse_json(text)
+        known = canonical(user, pps_pb2.CreatePipelineRequest.DESCRIPTOR)
+        json_format.ParseDict(known, pps_pb2.CreatePipelineRequest())
+    except (RecursionError, json_format.ParseError, InvalidArgument) as error:
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"  # the reason comes after it
+        told = f"could not parse {shown} as Create Pipeline Request message"
+        raise InvalidArgument(f"{told}: proto: {_placed(text, str(error))}") from None
+    return user
+
+
+def _placed(text: str, told: str) -> str:
+    """An error with the line and column of the field that is unknown."""
+    unknown = re.match(r'unknown field "(?:[^"]*\.)?([^".]+)"', told)
+    found = unknown and re.search(rf'"{re.escape(unknown[1])}"\s*:', text)
+    if not unknown or not found:
+        return told
+    before = text[: found.start()]
+    column = found.start() - before.rfind("\n")
+    return f'(line {before.count(chr(10)) + 1}:{column}): unknown field "{unknown[1]}"'
 
 
 def effective(user: dict[str, Any], *defaults: dict[str, Any]) -> tuple[pps_pb2.CreatePipelineRequest, str]:
@@ -164,7 +200,7 @@ def validate_request(request: pps_pb2.CreatePipelineRequest) -> None:
     worker = f"{project}-{name}-v99".replace("_", "-").lower()
     if len(worker) > MAX_WORKER:
         told = f'Kubernetes name "{worker}" is {len(worker) - MAX_WORKER} characters longer than the {MAX_WORKER} max'
-        raise PachError(f"{told}: choose a shorter name for the pipeline or its project")
+        raise PachError(told)
     if request.s3_out and (request.HasField("service") or request.HasField("spout")):
         raise PachError("s3 output is not supported in spouts or services")
     if not request.HasField("transform"):
@@ -174,12 +210,7 @@ def validate_request(request: pps_pb2.CreatePipelineRequest) -> None:
 
 
 def check_name(name: str) -> None:
-    """Refuse a pipeline name that a reference to a commit could not hold."""
-    for mark in "^~.":
-        if mark in name:
-            other = next((c for c in name[name.index(mark) + 1 :] if c not in "^~.0123456789"), None)
-            if other is not None:
-                raise PachError(f'invalid ancestry syntax "{name}", cannot mix {mark} and {other} characters')
+    """Refuse a pipeline name that no repo could have."""
     if not _NAME.match(name):
         raise PachError(
             f"invalid pipeline name: name ({name}) invalid: only alphanumeric characters, underscores, "
