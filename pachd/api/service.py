@@ -356,13 +356,25 @@ def _transactional_reply(call: Call, response: Any) -> Message | None:
     return None
 
 
+# Services of Pachyderm of which nothing is here, not even a description.
+_LEFT_OUT = ("logs.API", "pjs.API", "proxy.API", "snapshot.API")
+
+
 def unimplemented(path: str) -> Handler:
-    """Return the handler of an RPC that this server does not have."""
+    """Return the handler of an RPC that this server does not have. What Pachyderm does not have either is told in the
+    words of its gRPC library."""
 
     async def handle(stream: "Stream[Any, Any]") -> None:
         service, _, method = path.strip("/").rpartition("/")
-        raise GRPCError(
-            Status.UNIMPLEMENTED, f"{method} of the service {service or '?'} is not available in this pachd"
-        )
+        words = f"{method} of the service {service or '?'} is not available in this pachd"
+        try:
+            known = descriptor_pool.Default().FindServiceByName(service)
+        except KeyError:
+            if service not in _LEFT_OUT:
+                words = f"unknown service {service}"
+        else:
+            if method not in known.methods_by_name:
+                words = f"unknown method {method} for service {service}"
+        raise GRPCError(Status.UNIMPLEMENTED, words)
 
     return Handler(handle, Cardinality.STREAM_STREAM, bytes, bytes)

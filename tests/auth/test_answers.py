@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 from grpclib.const import Status
 
-from pachd.client import Client, RpcError
+from pachd.client import Client, Method, RpcError
 from pachd.proto import auth_pb2, debug_pb2, metadata_pb2, pfs_pb2, pps_pb2, storage_pb2
 from tests.auth.conftest import Guarded
 from tests.auth.helpers import branch, create, file, head, pipeline, put, repo
@@ -103,6 +104,20 @@ def test_file_sets_of_the_newer_service(off: Client) -> None:
         UNKNOWN,
         "the operation would create a dangling reference",
     )
+
+
+def test_what_nobody_has(off: Client) -> None:
+    """A service and a method that Pachyderm has not either, and a method that it has."""
+    service = descriptor_pool.Default().FindServiceByName("versionpb_v2.API")
+    method = Method(off, service.methods_by_name["GetVersion"])
+    for path, words in (
+        ("/pfs.API/ListRepo", "unknown service pfs.API"),
+        ("/pfs_v2.API/Nope", "unknown method Nope for service pfs_v2.API"),
+        ("/pjs.API/ListJob", "ListJob of the service pjs.API is not available in this pachd"),
+        ("/debug_v2.Debug/Trace", "Trace of the service debug_v2.Debug is not available in this pachd"),
+    ):
+        method.path = path
+        assert answer(method) == (Status.UNIMPLEMENTED, words)
 
 
 def test_levels_of_the_log(off: Client) -> None:
