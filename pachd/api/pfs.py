@@ -201,7 +201,7 @@ class Whole:
 
     @read
     def Fsck(self, snapshot: Snapshot, request: pfs_pb2.FsckRequest, call: Call) -> Iterator[Any]:
-        for problem in chain(check.check(snapshot), pps_check.check(snapshot)):
+        for problem in chain(check.check(snapshot), check.behind(snapshot), pps_check.check(snapshot)):
             yield pfs_pb2.FsckResponse(error=problem)
         if request.zombie_all:
             stale = zombies.of_all(snapshot)

@@ -33,6 +33,22 @@ def check(txn: Snapshot, rehash: bool = False) -> Iterator[str]:
             return
 
 
+def behind(txn: Snapshot) -> Iterator[str]:
+    """Which branches are not made from the heads of their direct provenance, in Pachyderm's words: no damage, but what
+    moving or dropping the head of such a branch leaves. Those of pipelines follow their specs in their own way."""
+    for row in txn.db.execute(
+        "SELECT b.pk, s.pk AS source FROM branch_provenance e JOIN branches b ON b.pk = e.branch_pk "
+        "JOIN branches s ON s.pk = e.source_pk "
+        "WHERE NOT EXISTS (SELECT 1 FROM commit_provenance WHERE commit_pk = b.head_pk AND source_pk = s.head_pk) "
+        "AND NOT EXISTS (SELECT 1 FROM branch_provenance o JOIN branches a ON a.pk = o.source_pk "
+        "JOIN repos r ON r.pk = a.repo_pk WHERE o.branch_pk = b.pk AND r.type != 'user') ORDER BY b.pk, e.position"
+    ).fetchall():
+        yield (
+            f"consistency error: parent branch {refs.branch_of(txn, row['source'])} commit is not in direct provenance "
+            f"of head of branch {refs.branch_of(txn, row['pk'])}"
+        )
+
+
 def _references(txn: Snapshot) -> Iterator[str]:
     for table, row, parent, _key in txn.db.execute("PRAGMA foreign_key_check").fetchall():
         which = f"row {row} of " if row is not None else "a row of "

@@ -7,12 +7,12 @@ from grpclib.const import Status
 
 from pachd.client import Client, RpcError
 from pachd.errors import NotFound, PachError
-from pachd.pfs import branches, commits, refs, repos, transactions, triggers, writing
+from pachd.pfs import branches, check, commits, commitsets, refs, repos, transactions, triggers, writing
 from pachd.pps import zombies
 from pachd.proto import pfs_pb2, transaction_pb2
 from pachd.store import Store
 from pachd.types import Branch, Repo
-from tests.pfs_graph.test_graph import A, make, master, put
+from tests.pfs_graph.test_graph import A, B, chain, make, master, put
 from tests.processes import Pachd
 
 NEW = Repo("default", "new")
@@ -102,6 +102,22 @@ def test_zombies_of_what_no_pipeline_wrote(store: Store) -> None:
     with store.read() as txn, pytest.raises(NotFound) as caught:
         list(zombies.of_commit(txn, commit))
     assert str(caught.value) == "pick commit tx: commit default/a.meta@ not found\nrepo default/a.meta not found"
+
+
+def test_a_branch_behind_its_provenance_is_told(store: Store) -> None:
+    chain(store)
+    put(store, A, "/f")
+    told = "consistency error: parent branch default/%s@master commit is not in direct provenance of head of branch "
+    with store.read() as txn:
+        assert not list(check.behind(txn))
+    with writing(store) as txn:
+        commitsets.drop_commit(txn, refs.resolve_commit(txn, (B, "master")), recursive=True)
+    with store.read() as txn:
+        assert list(check.behind(txn)) == [told % "a" + "default/b@master"]
+    put(store, A, "/g")
+    with store.read() as txn:
+        assert not list(check.behind(txn))
+        assert not list(check.check(txn))
 
 
 def test_of_two_missing_commits_that_differ_the_new_one_is_named(client: Client) -> None:
