@@ -201,7 +201,7 @@ def _inspect(snapshot: Snapshot, commit: pfs_pb2.Commit, wait: int) -> tuple[pfs
         virtual.finished.SetInParent()
         return virtual, True
     info = commits.commit_info(snapshot, refs.resolve_commit(snapshot, commit))
-    if info.HasField("finished") or wait <= pfs_pb2.STARTED:
+    if info.HasField("finished") or wait not in (pfs_pb2.READY, pfs_pb2.FINISHING, pfs_pb2.FINISHED):
         return info, True
     if wait == pfs_pb2.READY:
         provenance = (commits.commit_info(snapshot, refs.resolve_commit(snapshot, c)) for c in info.direct_provenance)
@@ -235,4 +235,7 @@ def _picked(txn: Snapshot, request: Any) -> refs.CommitRow:
         raise PachError("pick commit tx: cannot pick nil commit")
     if not request.commit.HasField("repo"):
         raise PachError("pick commit tx: cannot pick commit with no repo")
+    if not request.commit.repo.project.name and request.commit.repo.name != temporary.REPO:
+        picking = "picking repo" if refs.is_id(request.commit.id) else "picking branch: picking repo"
+        raise PachError(f"pick commit tx: picking commit: {picking}: project picker cannot be nil")
     return refs.resolve_commit(txn, normal_commit(request.commit))

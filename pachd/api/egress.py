@@ -50,7 +50,10 @@ async def _write(call: Call, file: pfs_pb2.File, url: str, bounds: PathRange) ->
 
     def run() -> int:
         with call.context.store.read() as snapshot:
-            view, _ = open_view(snapshot, file, call)
+            try:
+                view, _ = open_view(snapshot, file, call)
+            except PachError as err:
+                raise err.wrapped("get file url") from err
             return egress(view, view.files(file.path, bounds), url)
 
     return await call.context.patiently(lambda: in_own_thread(run))

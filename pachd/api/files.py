@@ -10,9 +10,9 @@ from pachd.api.keys import required_commit, required_file
 from pachd.api.service import Call, read
 from pachd.api.views import open_view
 from pachd.errors import PachError
-from pachd.pfs import encode, filesets, modify, refs, tar, temporary
+from pachd.pfs import encode, filesets, modify, paths, refs, tar, temporary
 from pachd.pfs.diff import diff
-from pachd.pfs.read import Entry, PathRange, View, page
+from pachd.pfs.read import Entry, PathRange, View, check_page, page
 from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
 
@@ -48,14 +48,18 @@ class Files:
     @read
     def ListFile(self, snapshot: Snapshot, request: pfs_pb2.ListFileRequest, call: Call) -> Iterator[bytes]:
         file = required_file(request)
+        check_page(request.number, request.reverse)
         view, commit = open_view(snapshot, file, call)
         return _encoded(view, _page(view.list(file.path), request), commit)
 
     @read
     def WalkFile(self, snapshot: Snapshot, request: pfs_pb2.WalkFileRequest, call: Call) -> Iterator[bytes]:
         file = required_file(request)
+        check_page(request.number, request.reverse)
         view, commit = open_view(snapshot, file, call)
-        return _encoded(view, _page(view.walk(file.path), request), commit)
+        whole = paths.clean(file.path) == "/" and not request.reverse
+        nothing = None if whole else view.not_there(file.path)
+        return _encoded(view, _page(view.walk(file.path), request, nothing), commit)
 
     @read
     def GlobFile(self, snapshot: Snapshot, request: pfs_pb2.GlobFileRequest, call: Call) -> Iterator[bytes]:
@@ -130,8 +134,9 @@ def _path_range(request: Any) -> PathRange:
     return PathRange(request.path_range.lower, request.path_range.upper)
 
 
-def _page(entries: Iterable[Entry], request: Any) -> Iterator[Entry]:
-    return page(entries, request.paginationMarker.path, request.number, request.reverse)
+def _page(entries: Iterable[Entry], request: Any, nothing: PachError | None = None) -> Iterator[Entry]:
+    marker = request.paginationMarker.path if request.HasField("paginationMarker") else None
+    return page(entries, marker, request.number, request.reverse, nothing)
 
 
 def _encoded(view: View, entries: Iterable[Entry], commit: pfs_pb2.Commit) -> Iterator[bytes]:

@@ -78,9 +78,9 @@ class Ingest:
         """
         with self._lock:
             if self._feed():
-                raise PachError("error parsing url: it has no ://")
+                raise PachError("unrecognized object store: ")
         if self._with_commit and self.commit is None:
-            raise PachError("first message must be a commit")
+            raise PachError("EOF")
         return self.modification
 
     def run(self, fn: Callable[[], T]) -> T:
@@ -168,6 +168,9 @@ class Ingest:
     def _copy(self, copy: pfs_pb2.CopyFile) -> None:
         with self._call.context.store.read() as snapshot:
             source = normal_commit(copy.src.commit)
+            if not self._call.old_client and not copy.src.commit.HasField("repo"):
+                missing = "commit with no repo" if copy.src.HasField("commit") else "nil commit"
+                raise PachError(f"pick commit tx: cannot pick {missing}")
             if source.repo.name == temporary.REPO:
                 tree = temporary.view(snapshot, source.id).tree
                 self.modification.copy_tree(tree, copy.src.path, copy.dst, copy.append, copy.datum, copy.src.datum)

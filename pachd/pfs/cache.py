@@ -11,16 +11,25 @@ from pachd.store import Snapshot, Txn
 
 def put(txn: Txn, key: str, value: Any | None, file_sets: Iterable[str] = (), tag: str = "") -> None:
     """Keep a value and file sets under a key until `clear`; what the key has already stays. Raises PachError."""
-    wanted = list(dict.fromkeys(file_sets))
-    for file_set in wanted:
-        temporary.require(txn, file_set, "the operation would create a dangling reference")
+    names = list(file_sets)
+    for file_set in names:
+        temporary.check_id(file_set)
     if value is None:
-        raise PachError("a cache entry needs a value")
+        raise PachError(
+            'ERROR: null value in column "value_pb" of relation "cache" violates not-null constraint (SQLSTATE 23502)'
+        )
     cursor = txn.db.execute(
         "INSERT OR IGNORE INTO cache (key, value, tag) VALUES (?,?,?)", (key, value.SerializeToString(), tag)
     )
-    if cursor.rowcount:
-        txn.db.executemany("INSERT INTO cache_file_set VALUES (?,?)", [(key, file_set) for file_set in wanted])
+    if not cursor.rowcount:
+        kept = {
+            row["file_set"][:32] for row in txn.db.execute("SELECT file_set FROM cache_file_set WHERE key=?", (key,))
+        }
+        if kept != {temporary.check_id(file_set) for file_set in names}:
+            raise PachError("a different object exists at that id")
+        return
+    wanted = {temporary.require(txn, each, "the operation would create a dangling reference") for each in names}
+    txn.db.executemany("INSERT INTO cache_file_set VALUES (?,?)", [(key, file_set) for file_set in sorted(wanted)])
 
 
 def get(txn: Snapshot, key: str) -> Any:

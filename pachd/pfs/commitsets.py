@@ -9,9 +9,12 @@ from pachd.store import Snapshot, Txn
 
 
 def inspect_commit_set(txn: Snapshot, id: str) -> Iterator[pfs_pb2.CommitInfo]:
-    """Yield the commits of a set and those of other sets in their provenance, upstream first. Raises NotFound."""
+    """Yield the commits of a set and those of other sets in their provenance, upstream first; all commits there are
+    for an empty ID, as in Pachyderm. Raises NotFound."""
     found = txn.db.execute(
-        "WITH RECURSIVE up (pk) AS (SELECT pk FROM commits WHERE id=? UNION "
+        "SELECT pk FROM commits WHERE ?='' ORDER BY pk"
+        if not id
+        else "WITH RECURSIVE up (pk) AS (SELECT pk FROM commits WHERE id=? UNION "
         "SELECT p.source_pk FROM commit_provenance p JOIN up ON p.commit_pk = up.pk) SELECT pk FROM up ORDER BY pk",
         (id,),
     ).fetchall()
@@ -35,12 +38,12 @@ def list_commit_sets(txn: Snapshot, project: str | None = None) -> Iterator[pfs_
 
 
 def squash_commit_set(txn: Txn, id: str) -> None:
-    """Remove the commits of a set from history; their children keep the files. A set without commits: nothing.
+    """Remove the commits of a set from history; their children keep the files. A set without commits: nothing. An empty
+    ID means all commits, of which some have no children.
 
     Raises PachError if a commit has no finished child, updated a pipeline, or another set depends on it.
     """
-    members = refs.commit_rows(txn, "c.id=? ORDER BY c.pk", (id,))
-    _refuse_dependents(txn, id, members)
+    members = _members(txn, id)
     _squash(txn, members)
 
 
@@ -49,9 +52,20 @@ def drop_commit_set(txn: Txn, id: str) -> None:
 
     Raises PachError if a commit has children or updated a pipeline, or another set depends on it.
     """
+    members = _members(txn, id)
+    if members and not id:
+        _refuse_parents(txn, members)
+        raise PachError("a commit set without an ID is all commits: drop them set by set, or delete the repos")
+    _drop(txn, members)
+
+
+def _members(txn: Snapshot, id: str) -> list[refs.CommitRow]:
+    """The commits of a set that nothing else depends on; all commits for an empty ID. Raises PachError."""
+    if not id:
+        return refs.commit_rows(txn, "1 ORDER BY c.pk")
     members = refs.commit_rows(txn, "c.id=? ORDER BY c.pk", (id,))
     _refuse_dependents(txn, id, members)
-    _drop(txn, members)
+    return members
 
 
 def squash_commit(txn: Txn, row: refs.CommitRow, recursive: bool = False) -> None:
@@ -110,11 +124,15 @@ def _squash(txn: Txn, members: list[refs.CommitRow]) -> None:
 
 
 def _drop(txn: Txn, members: list[refs.CommitRow]) -> None:
+    _refuse_parents(txn, members)
+    _remove(txn, members)
+
+
+def _refuse_parents(txn: Snapshot, members: list[refs.CommitRow]) -> None:
     for row in members:
         _refuse_update(row)
         if refs.commit_rows(txn, "c.parent_pk=?", (row.pk,)):
             raise PachError(f"cannot drop a commit that has children: {row.key}")
-    _remove(txn, members)
 
 
 def _remove(txn: Txn, members: Iterable[refs.CommitRow]) -> None:

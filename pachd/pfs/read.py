@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from pachd.errors import NotFound, PachError
+from pachd.errors import Aborted, NotFound, PachError
 from pachd.pfs import changes, encode, filesets, globs, paths
 from pachd.proto import pfs_pb2
 from pachd.store import contents, shape
@@ -140,7 +140,12 @@ class View:
             empty = False
             yield entry
         if empty and clean != "/":
-            raise NotFound(f"commit/{self.real_id} does not contain item: ({clean})")
+            raise self.not_there(path)
+
+    def not_there(self, path: str) -> NotFound:
+        """The error of a walk that finds nothing."""
+        clean = paths.clean(path)
+        return NotFound(f"commit/{self.real_id} does not contain item: ({'' if clean == '/' else clean})")
 
     def glob(self, pattern: str, path_range: PathRange = EVERYTHING) -> Iterator[Entry]:
         """The files and directories that a glob matches, within a range of paths. Raises PachError for a malformed
@@ -350,26 +355,47 @@ class View:
         return encode.file_infos(entries, commit)
 
 
-def page(entries: Iterable[Entry], marker: str = "", number: int = 0, reverse: bool = False) -> Iterator[Entry]:
-    """One page of a listing: at most `number` entries (0: all) behind the path `marker`, or before it, backwards, if
-    `reverse`.
-
-    Raises PachError for a number above 100,000, or `reverse` without a number.
-    """
+def check_page(number: int, reverse: bool) -> None:
+    """Raise PachError for a page of more than 100,000 entries, or for one backwards without a number."""
     if not number and reverse:
         raise PachError("number must be > 0 when reverse is true")
+    if number < 0 and reverse:  # Pachyderm panics
+        raise Aborted("number must be > 0 when reverse is true")
     if number > MAX_PAGE:
         raise PachError("cannot return more than 100000 files at a time")
-    clean = paths.clean(marker) if marker else ""
+
+
+def page(
+    entries: Iterable[Entry],
+    marker: str | None = None,
+    number: int = 0,
+    reverse: bool = False,
+    nothing: PachError | None = None,
+) -> Iterator[Entry]:
+    """One page of a listing: at most `number` entries (0: all) behind the path `marker`, or before it, backwards, if
+    `reverse`. The marker itself is no part of it; "" means the root, and is no bound.
+
+    nothing: raised if there is nothing at or behind the marker (before it, if `reverse`). Raises as `check_page`, too.
+    """
+    check_page(number, reverse)
+    clean = paths.clean(marker) if marker is not None else None
     if reverse:
-        kept = [e for e in entries if not marker or (e.path < marker and paths.clean(e.path) != clean)]
+        before = [e for e in entries if not marker or e.path < marker]
+        if nothing is not None and not before:
+            raise nothing
+        kept = before if clean is None else [e for e in before if paths.clean(e.path) != clean]
         yield from kept[: -number - 1 : -1]
         return
     left = number
     for entry in entries:
-        if marker and (entry.path < marker or paths.clean(entry.path) == clean):
+        if marker and entry.path < marker:
+            continue
+        nothing = None
+        if clean is not None and paths.clean(entry.path) == clean:
             continue
         yield entry
         left -= 1
         if not left:
             return
+    if nothing is not None:
+        raise nothing

@@ -267,13 +267,15 @@ def _start(txn: Snapshot, repo: Repo, reference: ancestry.Reference, asked: str,
     if not txn.db.execute("SELECT 1 FROM projects WHERE name=?", (repo.project,)).fetchone():
         _check_project_of(repo, text, by_id)
         raise NotFound(f"pick commit tx: {picking}: picking project: {missing_project(repo.project)}")
+    name, _, kind = (repo.name if repo.type == "user" else f"{repo.name}.{repo.type}").partition(".")
+    meant = Repo(repo.project, name, kind or "user")  # what the reference says as a text
     try:
-        found = repo_row(txn, repo if repo.type else repo._replace(type="user"))
+        found = repo_row(txn, meant)
     except NotFound as err:
         raise NotFound(f"{told}repo {repo} not found") from err
     except PachError as err:
         raise err.wrapped(f"pick commit tx: {picking}: get repo info with id") from err
-    repo = repo if repo.type else repo._replace(type="user")
+    repo = meant
     if ancestry.like_id(reference.base):
         row = find_commit(txn, found["pk"], reference.base.lower()) or _alias(txn, found["pk"], asked)
         if row is None:

@@ -1,10 +1,12 @@
 """File sets: streams of modifications that belong to no commit yet, kept for a while under an ID.
 
-An ID is 32 random hex digits, a point, and 64 digits that depend only on what is in it.
+An ID is 32 random hex digits, a point, and 64 digits that depend only on what is in it; the first part alone will do.
 """
 
 import hashlib
+import string
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
@@ -21,6 +23,7 @@ REPO = "__filesets__"
 DEFAULT_TTL = 30 * 60  # seconds
 MAX_TTL = 30 * 60
 _SECOND = 1_000_000_000
+_NAMED = "id > ? AND id < ?"  # between the token with a point and with what follows a point
 _ALIVE = "(expires >= ? OR id IN (SELECT file_set FROM cache_file_set))"
 _SHARD_FILES, _SHARD_BYTES = 2_000_000, 1 << 30
 
@@ -54,28 +57,32 @@ def add_to(txn: Txn, row: filesets.CommitLike, file_set: str) -> None:
 
 def renew(txn: Txn, file_set: str, ttl: int) -> None:
     """Keep a file set for `ttl` seconds from now."""
-    _token(file_set)
-    if ttl < 1:
-        raise PachError(f"ttl ({ttl * _SECOND}) must be at least one second")
-    if ttl > MAX_TTL:
-        raise PachError(f"ttl ({ttl * _SECOND}) exceeds max ttl ({MAX_TTL * _SECOND})")
+    token = check_id(file_set)
+    nanoseconds = (ttl * _SECOND + (1 << 63)) % (1 << 64) - (1 << 63)  # in 64 bits, as the error says it
+    if nanoseconds < _SECOND:
+        raise PachError(f"ttl ({nanoseconds}) must be at least one second")
+    if nanoseconds > MAX_TTL * _SECOND:
+        raise PachError(f"ttl ({nanoseconds}) exceeds max ttl ({MAX_TTL * _SECOND})")
     cursor = txn.db.execute(
-        f"UPDATE file_set SET expires=? WHERE id=? AND {_ALIVE}",
-        (txn.now + ttl * _SECOND, file_set, system.now_ns()),
+        f"UPDATE file_set SET expires=? WHERE {_NAMED} AND {_ALIVE}",
+        (txn.now + nanoseconds, f"{token}.", f"{token}/", system.now_ns()),
     )
     if not cursor.rowcount:
-        raise NotFound(f"tracker does not contain item: (fileset/{file_set})")
+        raise NotFound(f"tracker does not contain item: (fileset/{token})")
 
 
 def compose(txn: Txn, file_sets: Iterable[str], ttl: int) -> str:
     """One file set with the effect of several, one after the other."""
     rows: list[bytes] = []
     size = 0
-    for file_set in file_sets:
+    wanted = list(file_sets)
+    for file_set in wanted:
+        check_id(file_set)
+    for file_set in wanted:
         more, bytes_ = _get(txn, file_set, "the operation would create a dangling reference")
         rows += more
         size += bytes_
-    return _keep(txn, rows, size, ttl)
+    return _keep(txn, rows, size, ttl if ttl else DEFAULT_TTL)
 
 
 def shard(txn: Snapshot, file_set: str, num_files: int = 0, size_bytes: int = 0) -> list[tuple[str, str]]:
@@ -83,6 +90,7 @@ def shard(txn: Snapshot, file_set: str, num_files: int = 0, size_bytes: int = 0)
     default)."""
     bounds: list[str] = []
     files = size = 0
+    num_files, size_bytes = max(num_files, 0), max(size_bytes, 0)
     for entry in view(txn, file_set).tree.scan():
         path = path_of(entry[0])
         if files and (files >= (num_files or _SHARD_FILES) or size >= (size_bytes or _SHARD_BYTES)):
@@ -112,9 +120,10 @@ def any_expired(txn: Snapshot, now: int) -> bool:
     return txn.db.execute(f"SELECT 1 FROM file_set WHERE NOT {_ALIVE} LIMIT 1", (now,)).fetchone() is not None
 
 
-def require(txn: Snapshot, file_set: str, error: str) -> None:
-    """Raise PachError, with this text or for an ID that is none, unless there is such a file set."""
-    _get(txn, file_set, error)
+def require(txn: Snapshot, file_set: str, error: str) -> str:
+    """Return the whole ID of a file set. Raises PachError, with this text or for an ID that is none."""
+    id: str = _row(txn, file_set, error)["id"]
+    return id
 
 
 def rows_in_use(txn: Snapshot) -> Iterator[bytes]:
@@ -142,17 +151,30 @@ def _keep(txn: Txn, rows: list[bytes], size: int, ttl: int) -> str:
     return file_set
 
 
-def _token(file_set: str) -> None:
-    token = file_set.partition(".")[0]
-    if len(token) < 32:
-        raise PachError(f"parsing fileset.Token: too short to be Token len={len(token)}")
+def check_id(file_set: str) -> str:
+    """Return the part of an ID that names the file set. Raises PachError for what is no ID."""
+    token = file_set.partition(".")[0].replace("-", "")
+    length = len(token.encode())
+    if length != 32:
+        raise PachError(f"parsing fileset.Token: too {'short' if length < 32 else 'long'} to be Token len={length}")
+    wrong = next((byte for byte in token.encode() if chr(byte) not in string.hexdigits), None)
+    if wrong is not None:
+        shown = f" '{chr(wrong)}'" if chr(wrong).isprintable() else ""
+        raise PachError(f"encoding/hex: invalid byte: U+{wrong:04X}{shown}")
+    return token.lower()
 
 
-def _get(txn: Snapshot, file_set: str, error: str) -> tuple[list[bytes], int]:
-    _token(file_set)
+def _row(txn: Snapshot, file_set: str, error: str) -> Any:
+    token = check_id(file_set)
     row = txn.db.execute(
-        f"SELECT ops, bytes FROM file_set WHERE id=? AND {_ALIVE}", (file_set, system.now_ns())
+        f"SELECT id, ops, bytes FROM file_set WHERE {_NAMED} AND {_ALIVE}",
+        (f"{token}.", f"{token}/", system.now_ns()),
     ).fetchone()
     if row is None:
         raise PachError(error)
-    return msgpack.unpackb(row[0]), row[1]
+    return row
+
+
+def _get(txn: Snapshot, file_set: str, error: str) -> tuple[list[bytes], int]:
+    row = _row(txn, file_set, error)
+    return msgpack.unpackb(row["ops"]), row["bytes"]

@@ -17,11 +17,15 @@ Response = transaction_pb2.TransactionResponse
 
 
 def _create_repo(txn: Txn, request: pfs_pb2.CreateRepoRequest) -> None:
+    if not request.HasField("repo"):
+        raise PachError("repo cannot be nil")
     repos.create_repo(txn, refs.repo_of(request.repo), request.description, request.update)
 
 
 def delete_repo(txn: Txn, request: pfs_pb2.DeleteRepoRequest) -> bool:
     """Execute a DeleteRepoRequest; returns whether there was such a repo."""
+    if not request.HasField("repo"):
+        raise PachError("must specify repo")
     repo = refs.repo_of(request.repo)
     repos.refuse_pipelines(txn, repo)
     return repos.delete_repo(txn, repo, request.force)
@@ -34,7 +38,7 @@ def _delete_repo(txn: Txn, request: pfs_pb2.DeleteRepoRequest) -> None:
 def start_commit(txn: Txn, request: pfs_pb2.StartCommitRequest) -> Response:
     """Execute a StartCommitRequest; the answer names the commit."""
     if not request.HasField("branch"):
-        raise PachError("branch cannot be nil")
+        raise PachError("start commit in transaction: branch must be specified")
     branch = Branch(refs.repo_of(request.branch.repo), request.branch.name)
     parent = request.parent if request.HasField("parent") else None
     try:
@@ -45,15 +49,25 @@ def start_commit(txn: Txn, request: pfs_pb2.StartCommitRequest) -> Response:
 
 
 def _finish_commit(txn: Txn, request: pfs_pb2.FinishCommitRequest) -> None:
+    if not request.HasField("commit"):
+        raise PachError("check new file commit: commit cannot be nil")
+    if not request.commit.HasField("repo") and not request.commit.branch.HasField("repo"):
+        raise PachError("check new file commit: commit must have a repo")
     commits.finish_commit(txn, request.commit, request.description, request.error, request.force)
 
 
 def _squash(txn: Txn, request: pfs_pb2.SquashCommitSetRequest) -> None:
+    if not request.HasField("commit_set"):
+        raise PachError("commitset cannot be nil")
     commitsets.squash_commit_set(txn, request.commit_set.id)
 
 
 def create_branch(txn: Txn, request: pfs_pb2.CreateBranchRequest) -> None:
     """Execute a CreateBranchRequest."""
+    if not request.HasField("branch"):
+        raise PachError("branch cannot be nil")
+    if not request.branch.HasField("repo"):
+        raise PachError("branch repo cannot be nil")
     head = request.head if request.HasField("head") else None
     provenance = [Branch(refs.repo_of(b.repo), b.name) for b in request.provenance]
     never = set()
@@ -157,7 +171,11 @@ def finish(txn: Txn, id: str) -> transaction_pb2.TransactionInfo:
 
 
 def batch(txn: Txn, requests: list[transaction_pb2.TransactionRequest]) -> transaction_pb2.TransactionInfo:
-    """Execute requests as one transaction, at once."""
+    """Execute requests as one transaction, at once. Raises what a request raises: then none has happened."""
+    for request in requests:
+        pipeline = request.create_pipeline_v2
+        if request.HasField("create_pipeline_v2") and not pipeline.HasField("create_pipeline_request"):
+            raise PachError("run pre-transaction operations: nil CreatePipelineRequest in CreatePipelineTransaction")
     info = transaction_pb2.TransactionInfo(requests=requests, started=refs.timestamp(txn.now))
     info.transaction.id = uuid.uuid4().hex
     info.responses.extend(_execute(txn, info))

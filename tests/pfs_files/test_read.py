@@ -2,7 +2,7 @@
 
 import pytest
 
-from pachd.errors import NotFound, PachError
+from pachd.errors import Aborted, NotFound, PachError
 from pachd.pfs import diff, encode
 from pachd.pfs.read import Entry, PathRange, page
 from pachd.proto import pfs_pb2
@@ -108,16 +108,23 @@ def test_pages(full: Repo, store: Store) -> None:
         view = full.view(txn)
         known = everything(full)
 
-        def paged(marker: str = "", number: int = 0, reverse: bool = False) -> list[str]:
+        def paged(marker: str | None = None, number: int = 0, reverse: bool = False) -> list[str]:
             return paths(page(view.walk("/"), marker, number, reverse))
 
         assert paged() == known
         assert paged(number=3) == known[:3]
+        assert paged("") == known[1:], "the marker itself is no part of a page"
         assert paged("/a/1") == known[known.index("/a/1") + 1 :]
         assert paged("/a/x/2", 2, True) == ["/a/x/", "/a/1"]
         assert paged(number=2, reverse=True) == ["/c", "/b/y/z/4"]
         with pytest.raises(PachError, match="^number must be > 0 when reverse is true$"):
             paged(reverse=True)
+        with pytest.raises(Aborted):
+            paged(number=-1, reverse=True)
+        for marker, reverse in (("/zz", False), ("/", True)):
+            with pytest.raises(PachError, match="^nothing$"):
+                list(page(view.walk("/"), marker, 5, reverse, PachError("nothing")))
+        assert list(page(view.walk("/"), known[-1], 5, False, PachError("nothing"))) == []
         with pytest.raises(PachError, match="^cannot return more than 100000 files at a time$"):
             paged(number=100_001)
 

@@ -54,7 +54,9 @@ def test_the_cache_keeps_its_file_sets_alive(data: Store, monkeypatch: pytest.Mo
         with writing(data) as txn:
             kept, lost = temporary.create(txn, one), temporary.create(txn, two)
             cache.put(txn, "key", value("v"), [kept], "tag-1")
-            cache.put(txn, "key", value("other"), [], "tag-2")
+            cache.put(txn, "key", value("other"), [kept[:32]], "tag-2")
+            with pytest.raises(PachError, match="^a different object exists at that id$"):
+                cache.put(txn, "key", value("v"), [lost])
     now[0] += 3600 * SECOND
     with data.read() as txn:
         assert [e.path for e in temporary.view(txn, kept).glob("/*")] == ["/a"]
