@@ -13,7 +13,7 @@ from pachd.api.rules_pps import PPS
 from pachd.auth import bindings
 from pachd.auth.resources import Resource, project_resource, repo_resource
 from pachd.errors import NotFound, PachError
-from pachd.pfs import projects, repos, temporary
+from pachd.pfs import projects, refs, repos, temporary
 from pachd.pps import zombies
 from pachd.proto import pfs_pb2
 from pachd.proto.auth_pb2 import Permission as P
@@ -64,8 +64,8 @@ def _file(request: Any) -> Resource | None:
     return _of_commit(request.file.commit)
 
 
-def _project_of(request: Any) -> str:
-    return project_name(request.project)
+def _new_commit(request: pfs_pb2.StartCommitRequest) -> Resource | None:
+    return _branch(request) if request.branch.name else None  # it will be told that there is no branch
 
 
 # --- pfs ------------------------------------------------------------------------------------------------------------
@@ -76,6 +76,7 @@ def _create_repo(access: Access, request: pfs_pb2.CreateRepoRequest) -> None:
     project = project_resource(key.project)
     if not request.HasField("repo") or not bindings.exists(access.snapshot, project):
         return  # it will be told that there is no such project
+    refs.check_name(key.name)
     access.need(project, P.PROJECT_CREATE_REPO, told="failed to create repo")
     if request.update:
         try:
@@ -96,6 +97,11 @@ def _delete_repo(access: Access, request: pfs_pb2.DeleteRepoRequest) -> None:
 def _delete_project(access: Access, name: str, told: str = "") -> None:
     told += f'user is not authorized to delete project "{name}"'
     access.need(project_resource(name), P.PROJECT_DELETE, P.PROJECT_MODIFY_BINDINGS, told=told)
+
+
+def _delete_named_project(access: Access, request: pfs_pb2.DeleteProjectRequest) -> None:
+    if request.HasField("project"):
+        _delete_project(access, project_name(request.project))
 
 
 def _delete_all(access: Access, request: Any) -> None:
@@ -202,7 +208,7 @@ PFS = {
     "InspectProject": Rule(show=_show_project),
     "InspectProjectV2": Rule(show=_show_project_v2),
     "ListProject": Rule(show=_show_project),
-    "DeleteProject": Rule(check=lambda a, r: _delete_project(a, _project_of(r))),
+    "DeleteProject": Rule(check=_delete_named_project),
     "ReposSummary": Rule(show=_summary),
     "CreateRepo": Rule(check=_create_repo),
     "InspectRepo": Rule(show=_show_repo),
@@ -210,7 +216,7 @@ PFS = {
     "DeleteRepo": Rule(check=_delete_repo, denied=pfs_pb2.DeleteRepoResponse),
     "DeleteRepos": SIGNED_IN,  # deletes those that the caller may
     "DeleteAll": Rule(check=_delete_all),
-    "StartCommit": needs(_branch, P.REPO_WRITE, told="start commit in transaction"),
+    "StartCommit": needs(_new_commit, P.REPO_WRITE, told="start commit in transaction"),
     "FinishCommit": needs(_commit, P.REPO_WRITE),
     "ClearCommit": needs(_commit, P.REPO_WRITE),
     "InspectCommit": needs(_commit, P.REPO_INSPECT_COMMIT),

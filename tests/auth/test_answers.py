@@ -290,6 +290,13 @@ def test_what_is_not_there_and_what_may_not_be_touched(guarded: Guarded) -> None
             pfs_pb2.StartCommitRequest(branch=branch("locked")),
             (DENIED, f"start commit in transaction: {lacks('robot:eve', 'REPO_WRITE', locked)}"),
         ),
+        # what is wrong with a request comes before what its caller lacks
+        (
+            "StartCommit",
+            pfs_pb2.StartCommitRequest(branch=pfs_pb2.Branch(repo=repo("locked"))),
+            (UNKNOWN, "start commit in transaction: branch must be specified"),
+        ),
+        ("DeleteProject", pfs_pb2.DeleteProjectRequest(), (UNKNOWN, "invalid project name: nil project")),
         (
             "FinishCommit",
             pfs_pb2.FinishCommitRequest(commit=head("locked")),
