@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pachd.pfs import paths
@@ -30,12 +32,14 @@ class Output(NamedTuple):
 
 
 class _Roots(NamedTuple):
-    """The worker's `/pfs` and `/tmp`, a folder that is not to be read, and whether all else is as the code saw it."""
+    """The worker's `/pfs` and `/tmp`, a folder that is not to be read, whether all else is as the code saw it, and what
+    gives back what was withheld."""
 
     layout: Layout
     tmp: str
     hidden: str
     of_host: bool
+    restore: Callable[[str], list[tuple[str, str, int]]]
 
 
 def environment(datum: Datum, job: str) -> dict[str, str]:
@@ -60,11 +64,13 @@ def env_file(env: dict[str, str]) -> bytes:
 
 class Staged(NamedTuple):
     """What `stage` did: the bytes written, the files as (path below `/pfs`, entry with the bytes that are there), and
-    the lazy ones, which are none, as (named pipe, entry)."""
+    the lazy ones, which are none, as (named pipe, entry). `withheld`: where there is an empty file or a pipe -> what
+    the file really is."""
 
     size: int
     files: list[tuple[str, Entry]]
     pipes: list[tuple[str, Entry]]
+    withheld: Mapping[str, Entry] = MappingProxyType({})
 
 
 def stage(
@@ -86,6 +92,7 @@ def stage(
     made = {f"{base}/{file.name}" for file in datum.files}
     files: list[tuple[str, Entry]] = []
     pipes: list[tuple[str, Entry]] = []
+    withheld: dict[str, Entry] = {}
     for file in datum.files:
         high = paths.after(file.path) if file.is_dir else file.path + "\1"
         for entry in tree(file.commit).scan(file.path, high):
@@ -99,9 +106,12 @@ def stage(
             if file.lazy:
                 os.mkfifo(target)
                 pipes.append((target, entry))
+                withheld[target] = entry
                 continue
             if file.empty_files or not entry[1]:
                 spare.write(target, ())
+                if entry[1]:
+                    withheld[target] = entry
                 files.append((path, (entry[0], *contents.NO_CONTENT)))
             else:
                 files.append((path, entry))
@@ -109,7 +119,26 @@ def stage(
                 small = entry[1] <= _SMALL
                 spare.write(target, (contents.read_all(txn, entry[3]),) if small else contents.read(txn, entry[3]))
     spare.write(f"{base}/{ENV}", (env,))
-    return Staged(total, files, pipes)
+    return Staged(total, files, pipes, withheld)
+
+
+def restore(withheld: Mapping[str, Entry], target: str, folder: Path, txn: Snapshot) -> list[tuple[str, str, int]]:
+    """The bytes that were withheld from the code, of a file or of those of a directory to which it made a link.
+
+    They go into ``folder``, where no code can have put a link. Returns (path below the target, where it is, its size).
+    """
+    if target in withheld:
+        found = [target]
+    else:
+        found = [path for path in withheld if path.startswith(target + "/")]
+    made = []
+    for path in found:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        where = folder / uuid.uuid4().hex
+        with open(where, "xb") as file:
+            file.writelines(contents.read(txn, withheld[path][3]))
+        made.append((path[len(target) :], str(where), withheld[path][1]))
+    return made
 
 
 def _make_directories(path: str, made: set[str], spare: Spare) -> None:
@@ -121,14 +150,22 @@ def _make_directories(path: str, made: set[str], spare: Spare) -> None:
     made.add(path)
 
 
-def collect(layout: Layout, tmp: Path, hidden: str = "", of_host: bool = True) -> list[Output]:
+def collect(
+    layout: Layout,
+    tmp: Path,
+    hidden: str = "",
+    of_host: bool = True,
+    restore: Callable[[str], list[tuple[str, str, int]]] = lambda target: [],
+) -> list[Output]:
     """What the code left in `/pfs/out`, sorted by path.
 
     Symbolic links are resolved as the sandbox saw them; empty directories, pipes, sockets and devices are left out.
     ``of_host`` says that the code saw this machine's files outside of `/pfs` and `/tmp`; else links there are refused.
+    ``restore(target)`` gives what the end of a link really is, where the code was given an empty file or a pipe: (path
+    below it, where it is, its size) of each file.
     Raises Failed for a name that Pachyderm cannot hold and for a link that leads nowhere.
     """
-    found = list(_walk(layout.out(), "", _Roots(layout, str(tmp), hidden, of_host), 0))
+    found = list(_walk(layout.out(), "", _Roots(layout, str(tmp), hidden, of_host, restore), 0))
     for output in found:
         try:
             paths.validate(output.path)
@@ -158,7 +195,7 @@ def _walk(folder: str, prefix: str, roots: _Roots, links: int) -> Iterator[Outpu
 
 def _link(where: str, name: str, roots: _Roots, links: int) -> Iterator[Output]:
     """Follow one link: `/pfs` and `/tmp` are the worker's own, the rest of the root is the machine's."""
-    layout, tmp, hidden, of_host = roots
+    layout, tmp, hidden, of_host, restore = roots
     pfs = layout.pfs
     if links > _MAX_LINKS:
         raise Failed(f"too many levels of symbolic links at /out{name}")
@@ -178,6 +215,9 @@ def _link(where: str, name: str, roots: _Roots, links: int) -> Iterator[Output]:
     try:
         if os.path.islink(target):
             yield from _link(target, name, roots, links + 1)
+            return
+        if restored := restore(target):
+            yield from (Output(name + below, source, size) for below, source, size in restored)
             return
         info = os.stat(target)
     except OSError as error:

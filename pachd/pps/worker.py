@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from pachd.pfs import filesets
@@ -92,6 +94,7 @@ class Worker:
         self._flush = flush  # takes what `setting.records` gives
         self._batch = setting.records()
         self._layout = Layout(sandbox.pfs)
+        self._restored = Path(sandbox.pfs).with_name("restored")  # what the code linked to, and had not been given
         self._staged = staging.Staged(0, [], [])
         self._pipes = Pipes(setting.store, [])
         self._pinned: list[list[int]] = []  # containers of inputs staged since the last flush
@@ -193,6 +196,8 @@ class Worker:
         """Put the datum's files where the code will look for them."""
         began = time.monotonic()
         self._pipes.close()
+        if self._staged.withheld:
+            shutil.rmtree(self._restored, ignore_errors=True)
         snapshot = self.reader.snapshot()
         self._staged = staging.stage(
             self._layout, datum, env, snapshot, self.reader.tree, not self._setting.details.s3_out
@@ -227,18 +232,26 @@ class Worker:
     def keep(self, datum: Datum, env: bytes, stats: Stats) -> None:
         """Collect the outputs of a datum that succeeded. Raises Failed for a name that cannot be stored."""
         began = time.monotonic()
-        box = self._sandbox
-        found = staging.collect(self._layout, box.tmp, self._setting.store.path, box.of_host)
+        found = self._collect()
         with self._writing:
             stats.upload_bytes = self._batch.add_outputs(datum.id, found)
             stats.upload_time = time.monotonic() - began
             self.record(datum, env, self._staged, stats, meta.PROCESSED, "")
 
+    def _collect(self) -> list[staging.Output]:
+        box, withheld = self._sandbox, self._staged.withheld
+
+        def restore(target: str) -> list[tuple[str, str, int]]:
+            if not withheld:
+                return []
+            return staging.restore(withheld, target, self._restored, self.reader.snapshot())
+
+        return staging.collect(self._layout, box.tmp, self._setting.store.path, box.of_host, restore)
+
     def drop(self, datum: Datum, env: bytes, stats: Stats, reason: str, recovered: bool) -> None:
         """Record a datum that failed all its tries; what it put out is kept in the meta repo alone."""
-        box = self._sandbox
         try:
-            left = staging.collect(self._layout, box.tmp, self._setting.store.path, box.of_host)
+            left = self._collect()
         except (Failed, OSError):  # the reason of the first failure is what counts
             left = []
         with self._writing:
