@@ -12,22 +12,21 @@ from pachd.proto.auth_pb2 import Permission as P
 from pachd.store import Txn
 from pachd.types import Branch, Repo
 
+_BELOW = "embedded message failed validation | caused by"
+
 
 class API(Service):
     name = "metadata.API"
 
     @write()
     def EditMetadata(self, txn: Txn, request: metadata_pb2.EditMetadataRequest, call: Call) -> Any:
-        incomplete = []
-        for number, edit in enumerate(request.edits):
-            missing = [f"invalid Edit.{part}: value is required" for part in ("Target", "Op") if _lacks(edit, part)]
-            if missing:
-                incomplete.append(
-                    f"invalid EditMetadataRequest.Edits[{number}]: embedded message failed validation | "
-                    f"caused by: {'; '.join(missing)}"
-                )
-        if incomplete:
-            raise InvalidArgument(f"validate request: {'; '.join(incomplete)}")
+        wrong = [
+            f"invalid EditMetadataRequest.Edits[{number}]: {_BELOW}: {'; '.join(found)}"
+            for number, edit in enumerate(request.edits)
+            if (found := _problems(edit))
+        ]
+        if wrong:
+            raise InvalidArgument(f"validate request: {'; '.join(wrong)}")
         access = call.access
         if access is None:
             metadata.edit(txn, request.edits)
@@ -49,8 +48,21 @@ def _check(access: Pass, txn: Txn, kind: str, of: Repo | Branch | None) -> None:
         access.need(txn, THE_CLUSTER, P.CLUSTER_EDIT_CLUSTER_METADATA, told="check cluster permissions")
 
 
-def _lacks(edit: metadata_pb2.Edit, part: str) -> bool:
-    return edit.WhichOneof("target" if part == "Target" else "op") is None
+def _problems(edit: metadata_pb2.Edit) -> list[str]:
+    """What is wrong with an edit, in the words of Pachyderm's validators: parts that are missing, and keys."""
+    found = []
+    if edit.WhichOneof("target") is None:
+        found.append("invalid Edit.Target: value is required")
+    kind = edit.WhichOneof("op")
+    if kind is None:
+        return [*found, "invalid Edit.Op: value is required"]
+    keys = edit.replace.replacement if kind == "replace" else (getattr(edit, kind).key,)
+    if not all(keys):
+        name = "".join(part.capitalize() for part in kind.split("_"))
+        field = "Replacement[]" if kind == "replace" else "Key"
+        short = f"invalid Edit_{name}.{field}: value length must be at least 1 runes"
+        found.append(f"invalid Edit.{name}: {_BELOW}: {short}")
+    return found
 
 
 SERVICES = [API]

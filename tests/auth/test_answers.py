@@ -367,13 +367,24 @@ def test_pipelines_of_others(guarded: Guarded) -> None:
 
 
 def test_every_incomplete_edit_is_told(guarded: Guarded) -> None:
-    edits = [metadata_pb2.Edit(), metadata_pb2.Edit(cluster={})]
+    edits = [
+        metadata_pb2.Edit(),
+        metadata_pb2.Edit(cluster={}, add_key={"key": "k"}),
+        metadata_pb2.Edit(cluster={}),
+        metadata_pb2.Edit(cluster={}, delete_key={}),
+        metadata_pb2.Edit(replace={"replacement": {"": "v", "k": "v"}}),
+    ]
+    below = "embedded message failed validation | caused by: "
+    short = ": value length must be at least 1 runes"
     assert rpc(guarded.root, "metadata", "EditMetadata", metadata_pb2.EditMetadataRequest(edits=edits)) == (
         Status.INVALID_ARGUMENT,
-        "validate request: invalid EditMetadataRequest.Edits[0]: embedded message failed validation | caused by: "
+        f"validate request: invalid EditMetadataRequest.Edits[0]: {below}"
         "invalid Edit.Target: value is required; invalid Edit.Op: value is required; "
-        "invalid EditMetadataRequest.Edits[1]: embedded message failed validation | caused by: "
-        "invalid Edit.Op: value is required",
+        f"invalid EditMetadataRequest.Edits[2]: {below}invalid Edit.Op: value is required; "
+        f"invalid EditMetadataRequest.Edits[3]: {below}"
+        f"invalid Edit.DeleteKey: {below}invalid Edit_DeleteKey.Key{short}; "
+        f"invalid EditMetadataRequest.Edits[4]: {below}invalid Edit.Target: value is required; "
+        f"invalid Edit.Replace: {below}invalid Edit_Replace.Replacement[]{short}",
     )
 
 
