@@ -1,7 +1,7 @@
 """A client of Pachyderm's gRPC API for synchronous callers: FUSE threads, Django, the command line.
 
     with Client("127.0.0.1:30650") as c:
-        info = c.pfs.InspectRepo(pfs_pb2.InspectRepoRequest(repo=pfs_pb2.Repo(name="images")), timeout=30)
+        info = c.pfs.InspectRepo(pfs_pb2.InspectRepoRequest(repo=pfs_pb2.Repo(name="images", type="user")), timeout=30)
         for file in c.pfs.ListFile(pfs_pb2.ListFileRequest(file=...)):
             ...
 

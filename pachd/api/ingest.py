@@ -78,6 +78,9 @@ class Ingest:
         """
         with self._lock:
             if self._feed():
+                url = self._parse(self._pending[0]).add_file.url.URL
+                if ":" in url:
+                    raise PachError(f"error parsing url {url}: it has no ://")
                 raise PachError("unrecognized object store: ")
         if self._with_commit and self.commit is None:
             raise PachError("EOF")

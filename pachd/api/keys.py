@@ -11,8 +11,8 @@ def project_name(project: pfs_pb2.Project) -> str:
 
 
 def repo_key(message: pfs_pb2.Repo) -> Repo:
-    """Return the key of a repo; the type defaults to `user`."""
-    return Repo(project_name(message.project), message.name, message.type or "user")
+    """Return the key of a repo; the type has no default: without one there is no such repo."""
+    return Repo(project_name(message.project), message.name, message.type)
 
 
 def required_repo(request: object) -> Repo:

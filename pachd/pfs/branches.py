@@ -166,7 +166,7 @@ def _check_repo(branch: Branch, head: Commit | pfs_pb2.Commit) -> None:
         if isinstance(head, Commit)
         else refs.repo_of(head.repo if head.HasField("repo") else head.branch.repo)
     )
-    if repo.name and repo != branch.repo:
+    if repo.name and repo not in (branch.repo, branch.repo._replace(type="")):
         raise PachError("branch and head commit must belong to the same repo")
 
 
@@ -228,13 +228,13 @@ def inspect_branch(txn: Snapshot, branch: Branch) -> pfs_pb2.BranchInfo:
 def list_branches(txn: Snapshot, repo: Repo | None = None, reverse: bool = False) -> Iterator[pfs_pb2.BranchInfo]:
     """Yield the branches of a repo, newest first. Raises NotFound.
 
-    repo: without a name, all repos of this project and type; None: all there are, those with the least provenance
-    first; in reverse, those of one transaction with the most first, as Pachyderm lists them.
+    repo: without a name, all repos of this project and of this type, if it has one; None: all there are, those with the
+    least provenance first; in reverse, those of one transaction with the most first, as Pachyderm lists them.
     """
     order = "ASC" if reverse else "DESC"
     if repo is not None and not repo.name:
         rows = txn.db.execute(
-            "SELECT b.pk FROM branches b JOIN repos r ON r.pk = b.repo_pk WHERE r.project=? AND r.type=? "
+            "SELECT b.pk FROM branches b JOIN repos r ON r.pk = b.repo_pk WHERE r.project=?1 AND (?2='' OR r.type=?2) "
             f"ORDER BY b.pk {order}",
             (repo.project, repo.type),
         ).fetchall()

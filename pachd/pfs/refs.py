@@ -104,8 +104,8 @@ def metadata(text: str) -> dict[str, str]:
 
 
 def repo_of(message: pfs_pb2.Repo) -> Repo:
-    """Return a repo's key; project and type have defaults."""
-    return Repo(message.project.name or "default", message.name, message.type or "user")
+    """Return a repo's key; the project has a default, the type has none: without one there is no such repo."""
+    return Repo(message.project.name or "default", message.name, message.type)
 
 
 def branch_key(commit: pfs_pb2.Commit, name: str) -> Branch:

@@ -15,7 +15,11 @@ _PIPELINES = "cannot delete a repo associated with a pipeline - delete the pipel
 
 
 def create_repo(txn: Txn, repo: Repo, description: str = "", update: bool = False) -> None:
-    """Make a repo, or with `update` change its description. Raises AlreadyExists, NotFound (its project), PachError."""
+    """Make a repo, or with `update` change its description; the type defaults to `user`.
+
+    Raises AlreadyExists, NotFound (its project), PachError.
+    """
+    repo = repo if repo.type else repo._replace(type="user")
     if repo.name == RESERVED:
         raise PachError(f"{RESERVED} is a reserved name")
     refs.check_name(repo.name)

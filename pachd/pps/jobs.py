@@ -252,7 +252,7 @@ def sets_downstream(txn: Snapshot, commit: pfs_pb2.Commit) -> set[str]:
         "JOIN repos r ON r.pk=c.repo_pk WHERE c.id=? AND r.project=? AND r.name=? AND r.type=? UNION "
         "SELECT v.commit_pk FROM commit_provenance v JOIN down ON v.source_pk=down.pk) "
         "SELECT DISTINCT c.id FROM commits c JOIN down ON down.pk=c.pk",
-        (commit.id, *refs.repo_of(commit.repo)),
+        (commit.id, *refs.repo_of(commit.repo)._replace(type=commit.repo.type or "user")),
     )
     return {row["id"] for row in found}
 

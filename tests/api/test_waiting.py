@@ -27,7 +27,7 @@ class Line:
     def __init__(self, client: Client) -> None:
         self.client = client
         number = next(NUMBERS)
-        source, self.repo = pfs_pb2.Repo(name=f"source{number}"), pfs_pb2.Repo(name=f"derived{number}")
+        source, self.repo = (pfs_pb2.Repo(name=f"{kind}{number}", type="user") for kind in ("source", "derived"))
         for repo in (source, self.repo):
             client.pfs.CreateRepo(pfs_pb2.CreateRepoRequest(repo=repo))
         above = pfs_pb2.Branch(repo=source, name="master")

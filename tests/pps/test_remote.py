@@ -145,7 +145,7 @@ def test_an_input_that_is_deleted_meanwhile(client: Client) -> None:
     with Gate() as gate:
         batch(client, "orphan", "gone", f'if text == "900": {gate.python}')
         gate.arrived()
-        client.pfs.DeleteRepo(pfs_pb2.DeleteRepoRequest(repo=pfs_pb2.Repo(name="gone"), force=True))
+        client.pfs.DeleteRepo(pfs_pb2.DeleteRepoRequest(repo=pfs_pb2.Repo(name="gone", type="user"), force=True))
         gate.open()
         job = last_job(client, "orphan")
         assert job.state == pps_pb2.JOB_FAILURE
