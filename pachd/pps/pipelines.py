@@ -147,6 +147,8 @@ def _refuse_spec_commit(txn: Txn, commit: pfs_pb2.Commit, update: bool) -> None:
     if update:
         raise PachError("Cannot update a pipeline and provide a spec commit at the same time")
     try:
+        if not commit.HasField("repo"):
+            raise PachError("pick commit tx: cannot pick commit with no repo")
         row = refs.resolve_commit(txn, commit)
     except PachError as error:
         raise error.wrapped("error inspecting spec commit") from None
