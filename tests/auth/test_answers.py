@@ -120,6 +120,29 @@ def test_what_nobody_has(off: Client) -> None:
         assert answer(method) == (Status.UNIMPLEMENTED, words)
 
 
+PICKED = [
+    ({"pipeline": {}}, "pick pipeline: pipeline picker cannot be nil"),
+    ({"pipeline": {"name": {"name": "gone"}}}, "pick pipeline: picking project: project picker cannot be nil"),
+    (
+        {"pipeline": {"name": {"name": "gone", "project": {"name": "default"}}}},
+        "pick pipeline: getting pipeline: getting branch: "
+        "repo (id=0, project=default, name=gone, type=spec) not found\n"
+        "branch (id=0, branch=default/gone.spec@master) not found",
+    ),
+    ({"project": {}}, "pick project: project picker cannot be nil"),
+    ({"repo": {}}, "pick repo: repo picker cannot be nil"),
+    ({"branch": {}}, "pick branch: branch picker cannot be nil"),
+    ({"commit": {}}, "pick commit: commit picker cannot be nil"),
+]
+
+
+@pytest.mark.parametrize(("target", "words"), PICKED)
+def test_whose_metadata_is_not_there(off: Client, target: dict[str, Any], words: str) -> None:
+    edit = metadata_pb2.Edit(**target, edit_key={"key": "k", "value": "v"})
+    expected = (UNKNOWN, f"apply edits: edit #0: {words}")
+    assert rpc(off, "metadata", "EditMetadata", metadata_pb2.EditMetadataRequest(edits=[edit])) == expected
+
+
 def test_levels_of_the_log(off: Client) -> None:
     level = debug_pb2.SetLogLevelRequest
     for request, words in (
