@@ -10,7 +10,7 @@ from pachd.api.keys import required_commit, required_file
 from pachd.api.service import Call, read
 from pachd.api.views import open_view
 from pachd.errors import PachError
-from pachd.pfs import encode, filesets, modify, paths, refs, tar, temporary
+from pachd.pfs import encode, filesets, globs, modify, paths, refs, tar, temporary
 from pachd.pfs.diff import diff
 from pachd.pfs.read import Entry, PathRange, View, check_page, page
 from pachd.proto import pfs_pb2
@@ -110,6 +110,7 @@ def _get_file(snapshot: Snapshot, request: pfs_pb2.GetFileRequest, call: Call) -
     file = required_file(request)
     try:
         view, _ = open_view(snapshot, file, call)
+        globs.compile(file.path)
     except PachError as e:
         raise type(e)(f"get file: {e}") from None
     entry = view.get(file.path, _path_range(request))

@@ -4,33 +4,44 @@
 `@(…) *(…) +(…) ?(…) !(…)` with alternatives separated by `|`; a backslash takes the next character as it is.
 Everything in round brackets is captured, for `join_on` and `group_by`. A pattern matches a whole path, without a
 directory's last slash.
+
+The rules, odd ones too, are those of ohmyglob, the library that Pachyderm uses: a bracket that is never closed ends
+with the pattern; `}` and `)` close the innermost bracket of either kind; an `@ ! ^ +` that opens nothing begins a text
+that only `? * [ { (` end; `!(a)` takes what does not begin with `a`, or, if only `?` and classes follow it, what is not
+`a`; a class that is negated matches slashes. And Pachyderm only looks at paths that begin with what is before the first
+special character, with any backslash in it.
 """
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 from pachd.errors import PachError
 from pachd.pfs import paths
 
 _CLASSES = {
-    "alnum": "a-zA-Z0-9",
-    "alpha": "a-zA-Z",
-    "ascii": r"\x00-\x7f",
-    "blank": r"\t ",
-    "cntrl": r"\x00-\x1f\x7f",
-    "digit": "0-9",
-    "graph": r"!-~",
-    "lower": "a-z",
-    "print": r" -~",
-    "punct": r"!-/:-@\[-`{-~",
-    "space": r"\t-\r ",
-    "upper": "A-Z",
-    "word": r"0-9A-Za-z_",
-    "xdigit": "0-9A-Fa-f",
+    ":alnum:": "0-9A-Za-z",
+    ":alpha:": "A-Za-z",
+    ":ascii:": "\x00-\x7f",
+    ":blank:": "\t ",
+    ":cntrl:": "\x00-\x1f\x7f",
+    ":digit:": "0-9",
+    ":graph:": "!-~]",
+    ":lower:": "a-z",
+    ":print:": " -~",
+    ":punct:": "!-/:-@[-`{-~",
+    ":space:": "\t\n\v\f\r ",
+    ":upper:": "A-Z",
+    ":word:": "0-9A-Za-z_",
+    ":xdigit:": "0-9A-Fa-f",
 }
-_REPEAT = {"@": "", "*": "*", "+": "+", "?": "?"}
-_NEVER = r"(?!)"
+_ANY = "[^/]"
 _REFERENCE = re.compile(r"\$(?:(\d+)|\{(\d+)\}|(\$))")
+_SPECIAL = re.compile(r"[*?[\]{}!()@+^]")
+_META = re.compile(r"[\\.+*?()|\[\]{}^$]")
+_STOPS = "?*[{("  # what ends a text in any case
+_OPENS = "@!^+"  # what opens a bracket if `(` follows
+_BOUND, _CLOSE = "\ufffe", "\uffff"  # marks in an expression: the end of something definite, of what `!(…)` excludes
 
 
 class Glob:
@@ -39,12 +50,12 @@ class Glob:
 
     def __init__(self, pattern: str) -> None:
         self.pattern = paths.clean(pattern)
-        found = re.search(r"[*?[\]{}!()@+^\\]", self.pattern)
-        self.literal = found is None
+        found = _SPECIAL.search(self.pattern)
         self.prefix = self.pattern[: found.start()] if found else self.pattern
-        nested = re.search(r"\*\*|[({\[][^)}\]]*/|\\|!\(", self.pattern)
-        self.depth = None if nested else self.pattern.count("/")
-        self._regex = re.compile(_Translator(self.pattern).result, re.DOTALL)
+        self.literal = found is None and "\\" not in self.pattern
+        translated = _Translated(self.pattern)
+        self.depth = translated.depth
+        self._regex = re.compile("(?!)") if "\\" in self.prefix else _compiled(translated.expression)
 
     def match(self, path: str) -> bool:
         """Does the pattern match this canonical path (a directory with or without its slash)?"""
@@ -60,131 +71,190 @@ class Glob:
         return tuple(group or "" for group in found.groups()) if found else None
 
     def replace(self, path: str, template: str) -> str:
-        """`template` with `$1` or `${1}` replaced by the first capture and so on; `path` itself if it does not
-        match."""
-        path = path.rstrip("/") or "/"
-        found = self._regex.fullmatch(path)
-        if not found:
-            return path
+        """`template` with `$1` or `${1}` replaced by the first capture and so on, `$0` by all, what was not captured by
+        nothing."""
+        found = self._regex.fullmatch(path.rstrip("/") or "/")
 
         def put(reference: re.Match[str]) -> str:
             if reference.group(3):
                 return "$"
-            number = int(reference.group(1) or reference.group(2))
-            if number > len(found.groups()):
-                return reference.group()
-            return found.group(number) or ""
+            digits = reference.group(1) or reference.group(2)
+            if found is None or len(digits) > 8 or int(digits) > len(found.groups()):
+                return ""
+            return found.group(int(digits)) or ""
 
         return _REFERENCE.sub(put, template)
 
 
-class _Translator:
-    """Turns one pattern into a regular expression, by recursive descent."""
+def _quoted(text: str) -> str:
+    return _META.sub(lambda found: "\\" + found.group(), text)
+
+
+def _compiled(expression: str) -> re.Pattern[str]:
+    """Raises PachError for an expression that is none, which only classes can make."""
+    try:
+        return re.compile(expression, re.DOTALL)
+    except re.error as err:
+        reason = "unterminated [] set"
+        if err.msg.startswith("bad character range"):
+            reason = f"[{err.msg.split()[-1].replace(chr(92), '')}] range in reverse order"
+        raise PachError(f"error parsing regexp: {reason} in `\\A{expression}\\z`") from err
+
+
+class _Token:
+    """A part of a pattern: "text", "class" with the expression, "any", "one", "all", "open" with the kind of bracket,
+    "next" alternative, "close"."""
+
+    __slots__ = ("kind", "text")
+
+    def __init__(self, kind: str, text: str = "") -> None:
+        self.kind, self.text = kind, text
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    """Raises PachError for a class that is never closed."""
+    at = braces = rounds = 0
+    while at < len(text):
+        char, after = text[at], text[at + 1 : at + 2]
+        if char in _OPENS + "*?" and after == "(":
+            rounds += 1
+            yield _Token("open", char)
+            at += 2
+        elif char in "{(":
+            braces, rounds = braces + (char == "{"), rounds + (char == "(")
+            yield _Token("open", "{" if char == "{" else "@")
+            at += 1
+        elif (char == "," and braces) or (char == "|" and rounds):
+            yield _Token("next")
+            at += 1
+        elif (char == "}" and braces) or (char == ")" and rounds):
+            braces, rounds = braces - (char == "}"), rounds - (char == ")")
+            yield _Token("close")
+            at += 1
+        elif char == "[":
+            expression, at = _class(text, at + 1)
+            yield _Token("class", expression)
+        elif char == "?":
+            yield _Token("one")
+            at += 1
+        elif char == "*":
+            wide = after == "*" and text[at + 2 : at + 3] != "("
+            yield _Token("all" if wide else "any")
+            at += 1 + wide
+        else:
+            stops = _STOPS
+            if char not in _OPENS:
+                stops += _OPENS + ("}," if braces else ")|" if rounds else "")
+            words, at = _text(text, at, stops)
+            if words:
+                yield _Token("text", words)
+
+
+def _text(text: str, at: int, stops: str) -> tuple[str, int]:
+    """(what is meant literally from `at` on, where it ends)."""
+    out = ""
+    while at < len(text) and text[at] not in stops:
+        at += text[at] == "\\"
+        out += text[at : at + 1]
+        at += 1
+    return out, at
+
+
+def _class(text: str, at: int) -> tuple[str, int]:
+    """(the expression of a class that begins at `at`, where it ends). Raises PachError if it does not end."""
+    chars, negated, named = "", False, False
+    while at < len(text):
+        char = text[at]
+        at += 1
+        if char == "\\":
+            chars += text[at : at + 1]
+            at += 1
+            continue
+        if char == "]" and not named:
+            for name, meaning in _CLASSES.items():
+                chars = chars.replace(name, meaning)
+            return f"[{'^' if negated else ''}{_quoted(chars)}]", at
+        named = char == "[" or (named and char != "]")
+        if char in "!^" and not negated:
+            negated = True
+        else:
+            chars += char
+    raise PachError("unexpected end of input")
+
+
+class _Group:
+    """A bracket and its alternatives so far."""
+
+    __slots__ = ("alternatives", "kind")
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.alternatives = [""]
+
+    def expression(self) -> str:
+        inner = (f"{_CLOSE}|" if self.kind == "!" else "|").join(self.alternatives)
+        if self.kind == "{":
+            return f"(?:{inner})"
+        if self.kind == "@":
+            return f"({inner})"
+        if self.kind == "!":
+            return f"((?:(?!(?:{inner}{_CLOSE})){_ANY}*))"
+        if self.kind == "^":
+            raise PachError("unimplemented quatifier ^")
+        return f"((?:{inner}){self.kind})"
+
+
+class _Translated:
+    """A pattern as a regular expression. `depth`: how many slashes every match has, if known."""
 
     def __init__(self, pattern: str) -> None:
-        self._text = pattern
-        self._groups = True
-        self._open = False  # a bracket is never closed: such a pattern matches nothing
-        self.result = self._sequence(0, "")[0]
-        if self._open:
-            self.result = _NEVER
-
-    def _sequence(self, at: int, stop: str) -> tuple[str, int]:
-        """Translate from `at` up to one of the characters `stop`; returns (expression, where it stopped)."""
-        out: list[str] = []
-        text = self._text
-        while at < len(text):
-            char = text[at]
-            if char in stop:
-                break
-            if char == "\\" and at + 1 < len(text):
-                out.append(re.escape(text[at + 1]))
-                at += 2
-            elif char in "@*+?!" and text[at + 1 : at + 2] == "(":
-                expression, at = self._extended(char, at + 2, stop)
-                out.append(expression)
-            elif char == "*":
-                wide = text[at + 1 : at + 2] == "*" and text[at + 2 : at + 3] != "("
-                out.append(".*" if wide else "[^/]*")
-                at += 2 if wide else 1
-            elif char == "?":
-                out.append("[^/]")
-                at += 1
-            elif char == "[":
-                expression, at = self._range(at + 1)
-                out.append(expression)
-            elif char == "{":
-                options, at = self._options(at + 1, ",", "}")
-                out.append(f"(?:{'|'.join(options)})")
-            elif char == "(":
-                options, at = self._options(at + 1, "|", ")")
-                out.append(self._capture("|".join(options)))
+        groups = [_Group("")]
+        slashes: int | None = 0
+        for token in _tokens(pattern):
+            if token.kind == "open":
+                groups.append(_Group(token.text))
+                continue
+            if token.kind == "next":
+                groups[-1].alternatives.append("")
+                continue
+            if token.kind == "close":
+                part = groups.pop().expression()
+            elif token.kind == "text":
+                part = _quoted(token.text) + _BOUND
+                if slashes is not None and "/" in token.text:
+                    slashes = slashes + token.text.count("/") if len(groups) == 1 else None
+            elif token.kind == "class":
+                part = token.text
+                if slashes is not None and _may_be_slash(part):
+                    slashes = None
             else:
-                out.append(re.escape(char))
-                at += 1
-        return "".join(out), at
+                part = {"any": f"{_ANY}*{_BOUND}", "all": f".*{_BOUND}", "one": _ANY}[token.kind]
+                if token.kind == "all":
+                    slashes = None
+            groups[-1].alternatives[-1] += part
+        while len(groups) > 1:
+            part = groups.pop().expression()
+            groups[-1].alternatives[-1] += part
+        self.depth = slashes
+        self.expression = self._anchored(groups[0].alternatives[0])
 
-    def _capture(self, expression: str) -> str:
-        return f"({expression})" if self._groups else f"(?:{expression})"
+    @staticmethod
+    def _anchored(expression: str) -> str:
+        """Say where what `!(…)` excludes ends: at the end, unless something definite follows the first of them."""
+        at = expression.find(f"{_CLOSE})")
+        if at > 0:
+            expression = expression.replace(_CLOSE, "" if _BOUND in expression[at:] else "$")
+        return expression.replace(_BOUND, "")
 
-    def _options(self, at: int, separator: str, end: str) -> tuple[list[str], int]:
-        options = []
-        while True:
-            expression, at = self._sequence(at, separator + end)
-            options.append(expression)
-            if at >= len(self._text):
-                self._open = True
-                return options, at
-            at += 1
-            if self._text[at - 1] == end:
-                return options, at
 
-    def _extended(self, kind: str, at: int, stop: str) -> tuple[str, int]:
-        if kind != "!":
-            options, at = self._options(at, "|", ")")
-            inner = "|".join(options)
-            return self._capture(f"(?:{inner}){_REPEAT[kind]}" if _REPEAT[kind] else inner), at
-        # "not one of these": what follows must not be one of them and then the rest of the pattern
-        kept, self._groups = self._groups, False
-        options, at = self._options(at, "|", ")")
-        rest = self._sequence(at, stop)[0]
-        self._groups = kept
-        return self._capture(f"(?!(?:{'|'.join(options)}){rest}$)[^/]*") if not stop else self._capture(
-            f"(?!(?:{'|'.join(options)}){rest})[^/]*"
-        ), at
-
-    def _range(self, at: int) -> tuple[str, int]:
-        text = self._text
-        negated = text[at : at + 1] in ("!", "^")
-        at += negated
-        out = ""
-        first = True
-        while at < len(text) and (text[at] != "]" or first):
-            first = False
-            if text.startswith("[:", at) and (end := text.find(":]", at)) > 0:
-                name = text[at + 2 : end]
-                if name not in _CLASSES:
-                    raise PachError(f"error parsing glob {text}: no character class [:{name}:]")
-                out += _CLASSES[name]
-                at = end + 2
-            elif text[at] == "\\" and at + 1 < len(text):
-                out += re.escape(text[at + 1])
-                at += 2
-            elif text[at] == "-" and out and at + 1 < len(text) and text[at + 1] != "]":
-                out += "-"
-                at += 1
-            else:
-                out += re.escape(text[at])
-                at += 1
-        if at >= len(text):
-            raise PachError("unexpected end of input")
-        return f"[^/{out}]" if negated else f"(?!/)[{out}]", at + 1
+def _may_be_slash(expression: str) -> bool:
+    try:
+        return re.fullmatch(expression, "/") is not None
+    except re.error:
+        return True
 
 
 @lru_cache(maxsize=1024)
 def compile(pattern: str) -> Glob:
     """The glob of this pattern. Raises PachError if it is none."""
-    try:
-        return Glob(pattern)
-    except re.error as err:
-        raise PachError(f"the glob {pattern} is not valid: {err.msg}") from err
+    return Glob(pattern)

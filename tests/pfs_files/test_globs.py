@@ -54,19 +54,50 @@ def matches(pattern: str, paths: list[str] = TREE) -> list[str]:
         ("root.txt", ["/root.txt"]),
         ("/*.{txt,jpg}", ["/root.txt"]),
         ("/root.tx[t]", ["/root.txt"]),
-        ("/root\\.txt", ["/root.txt"]),
+        ("/root\\.txt", []),
+        ("/{root}\\.txt", ["/root.txt"]),
         ("/{a", []),
-        ("/(cat", []),
+        ("/(cat", ["/cat/"]),
+        ("/{cat,dog", ["/cat/", "/dog/"]),
+        ("/{(ca)t,dog}", ["/dog/"]),
+        ("/{(ca,ro)t}", []),
+        ("/({cat)}", []),
+        ("/(cat}|dog", ["/dog/"]),
+        ("/{r@x,root.txt}", []),
+        ("/{x@,(cat", []),
+        ("/{cat,}", ["/cat/"]),
+        ("/!(ca)/*", ["/dog/a.png", "/dog/puppy/"]),
+        ("/!(c)*", ["/dog/", "/root.txt"]),
+        ("/!(c)?", ["/cat/", "/dog/", "/root.txt"]),
+        ("/!(cat)[g]", ["/dog/"]),
+        ("/dog[!x]puppy", ["/dog/puppy/"]),
+        ("/*[!x]*", [path for path in TREE if 1 <= path.rstrip("/").count("/") <= 2]),
+        ("/[c!a]*", ["/dog/", "/root.txt"]),
+        ("/[[:alpha:]!]*", []),
+        ("/[\\c\\d]*", ["/cat/", "/dog/"]),
+        ("/**(c|a)t", ["/cat/", "/root.txt"]),
+        ("/?(c)at", ["/cat/"]),
+        ("/ca+t", []),
+        ("/cat|dog", []),
     ],
 )
 def test_patterns(pattern: str, found: list[str]) -> None:
     assert matches(pattern) == found
 
 
-@pytest.mark.parametrize("pattern", ["/[", "/[a", "/a[!"])
-def test_malformed(pattern: str) -> None:
-    with pytest.raises(PachError, match="unexpected end of input"):
+@pytest.mark.parametrize(
+    ("pattern", "error"),
+    [
+        *((pattern, "unexpected end of input") for pattern in ("/[", "/[a", "/a[!", "/[[:alpha:]", "/[\\]")),
+        ("/^(cat)", "unimplemented quatifier ^"),
+        ("/a.[]", "error parsing regexp: unterminated [] set in `\\A/a\\.[]\\z`"),
+        ("/[z-a]", "error parsing regexp: [z-a] range in reverse order in `\\A/[z-a]\\z`"),
+    ],
+)
+def test_malformed(pattern: str, error: str) -> None:
+    with pytest.raises(PachError) as caught:
         globs.compile(pattern)
+    assert str(caught.value) == error
 
 
 @pytest.mark.parametrize(
@@ -77,7 +108,9 @@ def test_malformed(pattern: str) -> None:
         ("/@(a|b)?(c)", "/a", "$1|$2", "a|"),
         ("/*/(**)", "/p/q/r", "$1", "q/r"),
         ("/!(x)/(*)", "/y/z", "$1$2", "yz"),
-        ("/(*)", "/a", "$2", "$2"),
+        ("/(*)", "/a", "$2|$0", "|/a"),
+        ("/!((x))/(*)", "/y/z", "$1$2$3", "yz"),
+        ("/(a)", "/b", "<$1>", "<>"),
         ("/(*)", "/a", "$$1", "$1"),
         ("/+(ab)", "/abab", "$1", "abab"),
     ],

@@ -104,6 +104,22 @@ def test_zombies_of_what_no_pipeline_wrote(store: Store) -> None:
     assert str(caught.value) == "pick commit tx: commit default/a.meta@ not found\nrepo default/a.meta not found"
 
 
+def test_a_file_of_a_glob_that_is_none(client: Client) -> None:
+    repo = refs.repo_pb(Repo("default", "globbed"))
+    commit = pfs_pb2.Commit(repo=repo, branch=pfs_pb2.Branch(repo=repo, name="open"))
+    client.pfs.CreateRepo(pfs_pb2.CreateRepoRequest(repo=repo))
+    client.pfs.StartCommit(pfs_pb2.StartCommitRequest(branch=commit.branch))
+    file = pfs_pb2.GetFileRequest(file=pfs_pb2.File(commit=commit, path="/["))
+    for call, told in (
+        (lambda: client.pfs.GetFile(file), "get file: unexpected end of input"),
+        (lambda: client.pfs.GetFileTAR(file), "unexpected end of input"),
+        (lambda: client.pfs.GlobFile(pfs_pb2.GlobFileRequest(commit=commit, pattern="/[")), "unexpected end of input"),
+    ):
+        with pytest.raises(RpcError) as caught:
+            list(call())
+        assert (caught.value.code, str(caught.value)) == (Status.UNKNOWN, told)
+
+
 def test_a_branch_behind_its_provenance_is_told(store: Store) -> None:
     chain(store)
     put(store, A, "/f")
