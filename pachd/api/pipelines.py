@@ -4,6 +4,7 @@ import itertools
 import sys
 import time
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
@@ -163,8 +164,20 @@ def _alert(info: pps_pb2.PipelineInfo) -> str:
     if over <= 0:
         return ""
     name = f"{info.pipeline.project.name}/{info.pipeline.name}"
-    at = started.ToJsonString().replace("T", " ").replace("Z", " +0000 UTC")
-    return f"{name}: Started running at {at}, exceeded maximum uptime by {over / 1e9:.9f}s"
+    second, _, fraction = started.ToJsonString().removesuffix("Z").replace("T", " ").partition(".")
+    at = f"{second}.{fraction.rstrip('0')}".rstrip(".")
+    return f"{name}: Started running at {at} +0000 UTC, exceeded maximum uptime by {_duration(over)}"
+
+
+def _duration(ns: int) -> str:
+    """A time in nanoseconds as Go writes it: `1h0m2.5s`, `350ms`."""
+    for unit, size in ("ns", 1), ("µs", 10**3), ("ms", 10**6):
+        if ns < size * 1000:
+            return f"{Decimal(ns) / size:f}{unit}"
+    hours, rest = divmod(ns, 3600 * 10**9)
+    minutes, rest = divmod(rest, 60 * 10**9)
+    seconds = f"{Decimal(rest) / 10**9:f}s"
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + seconds
 
 
 def _summary(project: str, infos: list[pps_pb2.PipelineInfo]) -> pps_pb2.PipelinesSummary:

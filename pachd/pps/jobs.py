@@ -246,7 +246,12 @@ def of_set(txn: Snapshot, id: str) -> list[sqlite3.Row]:
 
 
 def sets_downstream(txn: Snapshot, commit: pfs_pb2.Commit) -> set[str]:
-    """The IDs of the commit sets in which something was made of a commit; none for one that is not there."""
+    """The IDs of the commit sets in which something was made of a commit; none for one that is not there.
+
+    Nor for one whose project or type of repo is left out: Pachyderm looks for the commit's full name.
+    """
+    if not commit.repo.project.name or not commit.repo.type:
+        return set()
     found = txn.db.execute(
         "WITH RECURSIVE down (pk) AS (SELECT v.commit_pk FROM commit_provenance v JOIN commits c ON c.pk=v.source_pk "
         "JOIN repos r ON r.pk=c.repo_pk WHERE c.id=? AND r.project=? AND r.name=? AND r.type=? UNION "

@@ -48,6 +48,8 @@ def test_pipelines_run_and_are_guarded(guarded: Guarded) -> None:
     refused(lambda: bob.pps.GetLogs(pps_pb2.GetLogsRequest(pipeline=named)), "REPO_READ", on="REPO default/scans")
     refused(lambda: bob.pps.GetLogs(pps_pb2.GetLogsRequest()), "CLUSTER_GET_PACHD_LOGS", on="CLUSTER ")
     refused(lambda: bob.pps.StopPipeline(pps_pb2.StopPipelineRequest(pipeline=named)), "REPO_WRITE", on=on)
+    versioned = pps_pb2.Pipeline(name="copy~0", project=named.project)
+    refused(lambda: bob.pps.StopPipeline(pps_pb2.StopPipelineRequest(pipeline=versioned)), "REPO_WRITE", on=on)
     # it would be stopped before it is deleted
     refused(lambda: bob.pps.DeletePipeline(pps_pb2.DeletePipelineRequest(pipeline=named)), "REPO_WRITE", on=on)
     spec = json.dumps({"pipeline": {"name": "copy2"}, "input": {"pfs": {"repo": "scans", "glob": "/"}}})
