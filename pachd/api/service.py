@@ -365,12 +365,14 @@ def unimplemented(path: str) -> Handler:
     words of its gRPC library."""
 
     async def handle(stream: "Stream[Any, Any]") -> None:
-        service, _, method = path.strip("/").rpartition("/")
-        words = f"{method} of the service {service or '?'} is not available in this pachd"
+        service, slash, method = path.removeprefix("/").rpartition("/")
+        words = f"{method} of the service {service} is not available in this pachd"
         try:
             known = descriptor_pool.Default().FindServiceByName(service)
         except KeyError:
-            if service not in _LEFT_OUT:
+            if not slash:
+                words = f'malformed method name: "{path}"'
+            elif service not in _LEFT_OUT:
                 words = f"unknown service {service}"
         else:
             if method not in known.methods_by_name:

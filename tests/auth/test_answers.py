@@ -112,6 +112,7 @@ def test_what_nobody_has(off: Client) -> None:
     method = Method(off, service.methods_by_name["GetVersion"])
     for path, words in (
         ("/pfs.API/ListRepo", "unknown service pfs.API"),
+        ("/nonsense", 'malformed method name: "/nonsense"'),
         ("/pfs_v2.API/Nope", "unknown method Nope for service pfs_v2.API"),
         ("/pjs.API/ListJob", "ListJob of the service pjs.API is not available in this pachd"),
         ("/debug_v2.Debug/Trace", "Trace of the service debug_v2.Debug is not available in this pachd"),
