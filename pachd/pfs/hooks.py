@@ -25,6 +25,8 @@ class Hooks:
     """Gives the `pachd.pfs.metadata.Target` of a PipelinePicker."""
     has_jobs: Callable[[Snapshot, Repo], bool] | None = None
     """Whether a repo (of any type) belongs to a pipeline that runs jobs: no spout and no service."""
+    has_pipeline: Callable[[Snapshot, Repo], bool] | None = None
+    """Whether a repo (of any type) belongs to a pipeline."""
 
 
 def connect(store: Store, hooks: Hooks) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pachd.auth import owners
 from pachd.errors import AlreadyExists, NotFound, PachError
-from pachd.pfs import branches, refs, triggers
+from pachd.pfs import branches, hooks, refs, triggers
 from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
 from pachd.types import Branch, Repo
@@ -156,13 +156,8 @@ def _drop_together(txn: Txn, own: Collection[Repo], force: bool) -> None:
 
 
 def _is_pipelines(txn: Snapshot, repo: Repo) -> bool:
-    """Whether a repo belongs to a pipeline, which has written a spec."""
-    found = txn.db.execute(
-        "SELECT 1 FROM commits c JOIN repos r ON r.pk = c.repo_pk "
-        "WHERE r.project=? AND r.name=? AND r.type='spec' AND c.origin=?",
-        (repo.project, repo.name, pfs_pb2.USER),
-    ).fetchone()
-    return found is not None
+    has_pipeline = hooks.of(txn).has_pipeline
+    return has_pipeline is not None and has_pipeline(txn, repo)
 
 
 def _exists(txn: Snapshot, repo: Repo) -> bool:
@@ -178,14 +173,14 @@ def _refuse_downstream(txn: Snapshot, repo: Repo, own: Collection[Repo]) -> None
         return
     pk = refs.repo_row(txn, repo)["pk"]
     for row in txn.db.execute("SELECT pk, name FROM branches WHERE repo_pk=? ORDER BY pk", (pk,)).fetchall():
-        try:
-            triggers.refuse_connected(txn, Branch(repo, row["name"]))
-        except PachError as err:
-            raise err.wrapped(f"delete branch {repo}@{row['name']}") from err
         below = [b for b in branches.direct_subvenance(txn, row["pk"]) if b.repo not in own]
         if below:
             error = branches.in_provenance(Branch(repo, row["name"]), below)
             raise PachError(f"delete branch {repo}@{row['name']}: {error}")
+        try:
+            triggers.refuse_connected(txn, Branch(repo, row["name"]))
+        except PachError as err:
+            raise err.wrapped(f"delete branch {repo}@{row['name']}") from err
 
 
 def drop(txn: Txn, repo: Repo) -> None:

@@ -38,4 +38,5 @@ EXECUTORS: dict[str, Callable[[Txn, Any], transaction_pb2.TransactionResponse]] 
 
 def connect(store: Store) -> None:
     """Have a store that has the tables of pipelines take them into account."""
-    hooks.connect(store, hooks.Hooks(jobs.on_new_commits, EXECUTORS, labels.target, pipelines.has_jobs))
+    told = pipelines.has_jobs, pipelines.has_pipeline
+    hooks.connect(store, hooks.Hooks(jobs.on_new_commits, EXECUTORS, labels.target, *told))

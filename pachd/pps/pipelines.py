@@ -34,6 +34,12 @@ def exists(txn: Snapshot, repo: Repo) -> bool:
     )
 
 
+def has_pipeline(txn: Snapshot, repo: Repo) -> bool:
+    """Whether a repo (of any type) belongs to a pipeline."""
+    found = txn.db.execute("SELECT 1 FROM pps_pipelines WHERE project=? AND name=?", (repo.project, repo.name))
+    return found.fetchone() is not None
+
+
 def has_jobs(txn: Snapshot, repo: Repo) -> bool:
     """Whether a repo (of any type) belongs to a pipeline that runs jobs: no spout and no service."""
     row = txn.db.execute(

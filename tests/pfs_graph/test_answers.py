@@ -9,6 +9,7 @@ from pachd.pfs import (
     commits,
     commitsets,
     filesets,
+    hooks,
     metadata,
     projects,
     refs,
@@ -308,7 +309,7 @@ def test_all_branches_come_by_how_much_is_above_them(store: Store) -> None:
         assert names(Repo("other", "")) == []
 
 
-def test_repos_of_a_pipeline_are_those_with_a_spec(store: Store) -> None:
+def test_repos_of_a_pipeline_are_not_deleted(store: Store) -> None:
     out, spec, meta = (Repo("default", "p", type) for type in ("user", "spec", "meta"))
 
     def delete(txn: Txn, repo: Repo) -> bool:
@@ -320,6 +321,9 @@ def test_repos_of_a_pipeline_are_those_with_a_spec(store: Store) -> None:
     make(store, spec, meta)
     with writing(store) as txn:
         commits.finish_commit(txn, commits.start_commit(txn, master(spec)))
+        assert delete(txn, spec), "a spec that somebody wrote makes no pipeline"
+    make(store, spec)
+    hooks.connect(store, hooks.Hooks(has_pipeline=lambda _txn, repo: repo.name == "p"))
     for repo in (out, spec, meta):
         with pytest.raises(PachError, match="cannot delete a repo associated with a pipeline"), writing(store) as txn:
             delete(txn, repo)
