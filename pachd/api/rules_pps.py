@@ -235,7 +235,7 @@ PPS = {
     "StartPipeline": Rule(check=_write),
     "StopPipeline": Rule(check=_write),
     "RerunPipeline": Rule(check=_rerun),
-    "RunPipeline": Rule(check=_write),
+    "RunPipeline": SIGNED_IN,  # it does nothing
     "RunCron": Rule(check=_run_cron),
     "CheckStatus": Rule(show=_list_pipeline),
     "PipelinesSummary": Rule(show=_summary),
