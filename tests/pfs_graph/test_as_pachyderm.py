@@ -95,6 +95,20 @@ def test_a_trigger_on_a_repo_that_is_missing(store: Store) -> None:
         triggers.check(txn, master(NEW), pfs_pb2.Trigger(branch="staging", commits=1))
 
 
+def test_who_depends_on_a_branch_is_told_before_who_follows_it(store: Store) -> None:
+    make(store, A, B)
+    with writing(store) as txn:
+        branches.create_branch(txn, master(B), provenance=[master(A)])
+    with writing(store) as txn:
+        branches.create_branch(txn, Branch(A, "follows"), trigger=pfs_pb2.Trigger(branch="master", commits=1))
+    with pytest.raises(PachError, match=r"in the direct provenance of \[default/b@master\]$"), writing(store) as txn:
+        repos.delete_repo(txn, A)
+    with writing(store) as txn:
+        branches.delete_branch(txn, master(B))
+    with pytest.raises(PachError, match=r"it is triggered by branches \[default/a@follows\]$"), writing(store) as txn:
+        repos.delete_repo(txn, A)
+
+
 def test_zombies_of_what_no_pipeline_wrote(store: Store) -> None:
     make(store, A)
     commit = pfs_pb2.Commit(repo=refs.repo_pb(A), branch=refs.branch_pb(master(A)))
