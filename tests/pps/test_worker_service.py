@@ -53,7 +53,8 @@ def caller(channel):
 
 
 def ask(port):
-    return grpc.insecure_channel(f"127.0.0.1:{port}")
+    """A channel with a connection of its own: others to the same port would share one, even while that is being closed."""
+    return grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
 
 
 def test_many_calls(service):
@@ -183,7 +184,7 @@ def test_timeouts_wakes_and_calls_nobody_waits_for(service):
     service.reset()
     with pytest.raises(grpc.RpcError):
         future.result(timeout=120)
-    channel.close()  # with the code that asked: what asks on while its connection is being closed, asks in vain
+    channel.close()
     channel = ask(service.port)
     future = caller(channel).future(worker_pb2.NextDatumRequest(error="cancelled"), wait_for_ready=True)
     assert service.next(120) == "cancelled"
