@@ -260,20 +260,20 @@ def _start(txn: Snapshot, repo: Repo, reference: ancestry.Reference, asked: str,
     """The commit of a reference before it goes back. asked, named: the ID and the branch of the request, which
     Pachyderm's errors repeat as they are."""
     told = f"pick commit tx: commit {repo}@{asked} not found\n"
-    by_id = ancestry.like_id(reference.base)
-    picking = "picking commit: picking repo" if by_id else "picking commit: picking branch: picking repo"
-    if text != reference.base:
-        picking = f"picking commit: {picking}"
-    if not txn.db.execute("SELECT 1 FROM projects WHERE name=?", (repo.project,)).fetchone():
-        _check_project_of(repo, text, by_id)
-        raise NotFound(f"pick commit tx: {picking}: picking project: {missing_project(repo.project)}")
     name, _, kind = (repo.name if repo.type == "user" else f"{repo.name}.{repo.type}").partition(".")
     meant = Repo(repo.project, name, kind or "user")  # what the reference says as a text
     try:
         found = repo_row(txn, meant)
-    except NotFound as err:
-        raise NotFound(f"{told}repo {repo} not found") from err
     except PachError as err:
+        by_id = ancestry.like_id(reference.base)
+        picking = "picking commit: picking repo" if by_id else "picking commit: picking branch: picking repo"
+        if text != reference.base:
+            picking = f"picking commit: {picking}"
+        if not txn.db.execute("SELECT 1 FROM projects WHERE name=?", (repo.project,)).fetchone():
+            _check_project_of(repo, text, by_id)
+            raise NotFound(f"pick commit tx: {picking}: picking project: {missing_project(repo.project)}") from err
+        if isinstance(err, NotFound):
+            raise NotFound(f"{told}repo {repo} not found") from err
         raise err.wrapped(f"pick commit tx: {picking}: get repo info with id") from err
     repo = meant
     if ancestry.like_id(reference.base):
