@@ -53,7 +53,7 @@ def caller(channel):
 
 
 def ask(port):
-    """A channel with a connection of its own: others to the same port would share one, even while that is being closed."""
+    """A channel with a connection of its own: others to the same port share one, even while that is being closed."""
     return grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.use_local_subchannel_pool", 1)])
 
 
