@@ -120,7 +120,10 @@ class Repos:
         names = None if request.all else {p.name for p in request.projects}
         access = call.access
         may = bool if access is None else lambda repo: access.may(txn, repo_resource(repo), P.REPO_DELETE)
-        response.repos.extend(repos.delete_repos(txn, names, request.force, may))
+        try:
+            response.repos.extend(repos.delete_repos(txn, names, request.force, may))
+        except PachError as err:
+            raise err.wrapped("delete repos") from err
         return response
 
 
@@ -193,8 +196,10 @@ class Whole:
 
     @write()
     def DeleteAll(self, txn: Txn, request: Any, call: Call) -> None:
-        for repo in repos.list_repos(txn, type="user"):
-            repos.delete_repo(txn, repo_key(repo.repo), force=True)  # refuses one that a pipeline writes to
+        try:
+            repos.delete_repos(txn, None, force=True)
+        except PachError as err:
+            raise err.wrapped("could not delete all repos") from err
         for info in projects.list_projects(txn):
             projects.delete_project(txn, info.project.name, force=True)
         projects.ensure_default(txn)

@@ -136,12 +136,9 @@ def delete_repos(
         if not may(repo._replace(type="user")):
             continue
         if _is_pipelines(txn, repo):
-            raise PachError(f"delete repos: {_PIPELINES}")
+            raise PachError(_PIPELINES)
         done.append(repo)
-    try:
-        _drop_together(txn, done, force)
-    except PachError as err:
-        raise err.wrapped("delete repos") from err
+    _drop_together(txn, done, force)
     return [refs.repo_pb(repo) for repo in done]
 
 
