@@ -14,7 +14,9 @@ WITH RECURSIVE line (pk, parent_pk, root, finished) AS (
     UNION ALL SELECT c.pk, c.parent_pk, c.root, c.finished FROM commits c JOIN line ON c.pk = line.parent_pk
 )
 SELECT line.pk, line.parent_pk, line.finished, coalesce(line.root, x'') AS root, coalesce(p.root, x'') AS base, s.paths,
-    coalesce(p.error, '') != '' AS skipped, EXISTS (SELECT 1 FROM idle WHERE commit_pk = line.pk AND path = ?) AS idle
+    coalesce(p.error, '') != '' OR EXISTS (SELECT 1 FROM forgotten WHERE commit_pk = line.parent_pk) AS skipped,
+    EXISTS (SELECT 1 FROM forgotten WHERE commit_pk = line.pk) AS forgotten,
+    EXISTS (SELECT 1 FROM idle WHERE commit_pk = line.pk AND path = ?) AS idle
 FROM line LEFT JOIN commits p ON p.pk = line.parent_pk
 LEFT JOIN step s ON s.root = coalesce(line.root, x'') AND s.base = coalesce(p.root, x'')
 """
@@ -32,12 +34,15 @@ def search(txn: Snapshot, start: int, path: str) -> Iterator[Searched]:
     """Go from the commit number `start` back through its ancestors and say of each whether it changed a file, wrote it
     again as it was, or deleted it where it was not.
 
-    Only a file has a history, and only by its whole path: `/a/b`, neither `/a/` nor `a/b`.
+    Only a file has a history, and only by its whole path: `/a/b`, neither `/a/` nor `a/b`. A forgotten commit changed
+    nothing, as far as anybody knows.
     """
     for row in txn.db.execute(_LINE, (start, path)):
-        if row["finished"] is None or row["idle"]:
-            changed = row["finished"] is not None
-        elif row["skipped"]:  # it was not built on its parent, which failed
+        if row["finished"] is None or row["forgotten"]:
+            changed = False
+        elif row["idle"]:
+            changed = True
+        elif row["skipped"]:  # it was not built on its parent, which failed; or what that was is forgotten
             changed = _compare(txn, row["pk"], _base(txn, row["parent_pk"]), path)
         elif row["root"] == row["base"]:
             changed = False
@@ -49,10 +54,13 @@ def search(txn: Snapshot, start: int, path: str) -> Iterator[Searched]:
 
 
 def _base(txn: Snapshot, pk: int | None) -> int | None:
-    """The nearest of a commit and its ancestors that did not fail."""
+    """The nearest of a commit and its ancestors that did not fail and is not forgotten."""
     while pk is not None:
-        row = txn.db.execute("SELECT parent_pk, error FROM commits WHERE pk=?", (pk,)).fetchone()
-        if not row["error"]:
+        row = txn.db.execute(
+            "SELECT parent_pk, error, pk IN (SELECT commit_pk FROM forgotten) AS forgotten FROM commits WHERE pk=?",
+            (pk,),
+        ).fetchone()
+        if not row["error"] and not row["forgotten"]:
             return pk
         pk = row["parent_pk"]
     return None

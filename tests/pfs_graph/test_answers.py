@@ -9,6 +9,7 @@ from pachd.pfs import (
     commits,
     commitsets,
     filesets,
+    history,
     hooks,
     metadata,
     projects,
@@ -267,6 +268,9 @@ def test_a_store_with_a_forgotten_commit_is_sound(store: Store) -> None:
         assert [info.details.size_bytes for info in listed] == [3, 3, 0]
         with pytest.raises(PachError, match="^the commit is forgotten$"):
             filesets.tree_of(txn, refs.resolve_commit(txn, (B, forgotten.id)))
+        head = refs.resolve_commit(txn, (B, "master"))
+        found = [each.pk for each in history.search(txn, head.pk, "/f") if each.changed]
+        assert found == [head.pk], "what was built on it keeps the file, and has it from nobody that is known"
 
 
 def test_a_directory_is_not_deleted_before_one_can_know_what_is_in_it(store: Store) -> None:
