@@ -1,6 +1,7 @@
 """pfs_v2: ModifyFile and the reads of files."""
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from pachd import wire
@@ -17,6 +18,10 @@ from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
 
 CHUNK = 1 << 20  # bytes per message of a GetFile answer
+# What has no more bytes is one message, as in Pachyderm: so many may be in one for a client with gRPC's own limit. Not
+# for our own client, which may want no more than the first ones.
+WHOLE = (4 << 20) - 4096
+_OWN_CLIENT = "grpc-python-grpclib/"
 
 
 class Files:
@@ -114,13 +119,20 @@ def _get_file(snapshot: Snapshot, request: pfs_pb2.GetFileRequest, call: Call) -
     except PachError as e:
         raise type(e)(f"get file: {e}") from None
     entry = view.get(file.path, _path_range(request))
-    return _bytes_values(view.read(entry, request.offset), empty=call.old_client)
+    chunks = view.read(entry, request.offset)
+    if request.offset < 0 or request.offset >= entry.size:
+        return _bytes_values(chunks, CHUNK, empty=call.old_client)
+    left = entry.size - request.offset
+    return _known_bytes_values(chunks, WHOLE if left <= WHOLE and not _is_own(call) else CHUNK, left)
 
 
 def _get_file_tar(snapshot: Snapshot, request: pfs_pb2.GetFileRequest, call: Call) -> Iterator[bytes]:
     file = required_file(request)
     view, _ = open_view(snapshot, file, call)
-    return _bytes_values(tar.stream(view, view.files(file.path, _path_range(request))))
+    chunks = tar.stream(view, view.files(file.path, _path_range(request)))
+    if _is_own(call):
+        return _bytes_values(chunks, CHUNK)
+    return _one_if_small(chunks)
 
 
 def _same_in_parent(snapshot: Snapshot, file: pfs_pb2.File) -> pfs_pb2.File:
@@ -158,13 +170,30 @@ def _encoded(view: View, entries: Iterable[Entry], commit: pfs_pb2.Commit) -> It
         yield view.encoded(batch, commit)
 
 
-def _bytes_values(chunks: Iterable[bytes], empty: bool = False) -> Iterator[bytes]:
+def _is_own(call: Call) -> bool:
+    return call.user_agent.startswith(_OWN_CLIENT)
+
+
+def _one_if_small(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield framed BytesValue messages: one if there are no more bytes than fit."""
+    first: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        first.append(chunk)
+        size += len(chunk)
+        if size > WHOLE:
+            break
+    return _bytes_values(chain(first, chunks), WHOLE if size <= WHOLE else CHUNK)
+
+
+def _bytes_values(chunks: Iterable[bytes], size: int, empty: bool = False) -> Iterator[bytes]:
     """Yield framed BytesValue messages, the bytes apart from what is before them.
 
+    :param size: how many bytes each message has, but for the last.
     :param empty: answer an empty content with one empty message, which python-pachyderm 7.6 insists on.
     """
     sent = not empty
-    for piece in _pieces(chunks):
+    for piece in _pieces(chunks, size):
         sent = True
         field = b"\x0a" + encode.varint(len(piece))
         yield b"\0" + (len(field) + len(piece)).to_bytes(4, "big") + field
@@ -173,17 +202,32 @@ def _bytes_values(chunks: Iterable[bytes], empty: bool = False) -> Iterator[byte
         yield wire.frame(b"")
 
 
-def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Join small chunks and cut large ones: pieces of CHUNK bytes, but for the last."""
-    waiting: list[bytes] = []
-    size = 0
+def _known_bytes_values(chunks: Iterable[bytes], size: int, left: int) -> Iterator[bytes]:
+    """Yield the same where it is known that `left` bytes come: no chunk is joined with others."""
+    room = 0  # in the message that is under way
     for chunk in chunks:
-        while size + len(chunk) >= CHUNK:
-            cut = CHUNK - size
-            yield b"".join((*waiting, chunk[:cut]))
-            chunk, waiting, size = chunk[cut:], [], 0
+        while chunk:
+            if not room:
+                room = min(size, left)
+                left -= room
+                field = b"\x0a" + encode.varint(room)
+                yield b"\0" + (len(field) + room).to_bytes(4, "big") + field
+            part = chunk[:room]
+            yield part
+            room -= len(part)
+            chunk = chunk[len(part) :]
+
+
+def _pieces(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Join small chunks and cut large ones: pieces of `size` bytes, but for the last."""
+    waiting: list[bytes] = []
+    left = size
+    for chunk in chunks:
+        while len(chunk) >= left:
+            yield b"".join((*waiting, chunk[:left]))
+            chunk, waiting, left = chunk[left:], [], size
         if chunk:
             waiting.append(chunk)
-            size += len(chunk)
+            left -= len(chunk)
     if waiting:
         yield b"".join(waiting)

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
+import grpc
 import pytest
+from google.protobuf.wrappers_pb2 import BytesValue
 from grpclib.const import Status
 
 from pachd.client import Client, RpcError
@@ -132,6 +134,27 @@ def test_a_file_of_a_glob_that_is_none(client: Client) -> None:
         with pytest.raises(RpcError) as caught:
             list(call())
         assert (caught.value.code, str(caught.value)) == (Status.UNKNOWN, told)
+
+
+def test_a_file_is_one_message_if_a_client_may_take_it(client: Client, pachd_process: Pachd) -> None:
+    repo = refs.repo_pb(Repo("default", "weighed"))
+    commit = pfs_pb2.Commit(repo=repo, branch=pfs_pb2.Branch(repo=repo, name="open"))
+    client.pfs.CreateRepo(pfs_pb2.CreateRepoRequest(repo=repo))
+    client.pfs.StartCommit(pfs_pb2.StartCommitRequest(branch=commit.branch))
+    with grpc.insecure_channel(pachd_process.address) as channel:
+        for size, messages, of_tar in ((0, 0, 1), (3 << 20, 1, 1), ((4 << 20) - 4096, 1, 4), (4 << 20, 4, 5)):
+            file = pfs_pb2.File(commit=commit, path=f"/{size}")
+            data = b"ab" * (size // 2)
+            pieces = [data[at : at + (1 << 20)] for at in range(0, size, 1 << 20)] or [b""]
+            adds = [{"path": file.path, "raw": {"value": piece}} for piece in pieces]
+            requests = [pfs_pb2.ModifyFileRequest(add_file=add) for add in adds]  # type: ignore[arg-type]
+            client.pfs.ModifyFile(iter([pfs_pb2.ModifyFileRequest(set_commit=commit), *requests]))
+            call = channel.unary_stream("/pfs_v2.API/GetFile", None, BytesValue.FromString)
+            found = [each.value for each in call(pfs_pb2.GetFileRequest(file=file).SerializeToString())]
+            assert len(found) == messages and b"".join(found) == data
+            call = channel.unary_stream("/pfs_v2.API/GetFileTAR", None, BytesValue.FromString)
+            found = [each.value for each in call(pfs_pb2.GetFileRequest(file=file).SerializeToString())]
+            assert len(found) == of_tar and data in b"".join(found)
 
 
 def test_a_branch_behind_its_provenance_is_told(store: Store) -> None:
