@@ -208,7 +208,7 @@ def _insert(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo) -> None:
     txn.db.execute("INSERT INTO pps_versions VALUES (?,1,?,?,?)", (pk, commit, txn.now, stored.SerializeToString()))
     _prepare_inputs(txn, stored)
     access.connect(txn, stored)
-    connect(txn, stored, out, True)
+    _connect_version(txn, stored, out)
 
 
 def _update(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, old: sqlite3.Row) -> None:
@@ -230,7 +230,7 @@ def _update(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, old: sqlite3.Row)
     access.connect(txn, stored)
     _change_kind(txn, stored, out, old)
     if not old["stopped"]:
-        connect(txn, stored, out, True)
+        _connect_version(txn, stored, out)
 
 
 def _change_kind(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, old: sqlite3.Row) -> None:
@@ -255,9 +255,18 @@ def _prepare_inputs(txn: Txn, stored: pps_pb2.PipelineInfo) -> None:
             if not _repo_exists(txn, repo):
                 repos.create_repo(txn, repo, f"Cron tick repo for pipeline {pipeline.project.name}/{pipeline.name}.")
         elif part.HasField("pfs") and part.pfs.HasField("trigger"):
-            branches.create_branch(
-                txn, Branch(Repo(part.pfs.project, part.pfs.repo, "user"), part.pfs.branch), trigger=part.pfs.trigger
-            )
+            triggered = Branch(Repo(part.pfs.project, part.pfs.repo, "user"), part.pfs.branch)
+            try:
+                branches.create_branch(txn, triggered, trigger=part.pfs.trigger)
+            except PachError as error:
+                raise error.wrapped("could not create/update trigger branch") from None
+
+
+def _connect_version(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo) -> None:
+    try:
+        connect(txn, stored, out, True)
+    except PachError as error:  # the output branch comes first, and what is wrong with it is wrong with the other
+        raise error.wrapped("could not create/update output branch") from None
 
 
 def connect(txn: Txn, stored: pps_pb2.PipelineInfo, out: Repo, connected: bool) -> list[Branch]:

@@ -326,3 +326,23 @@ def test_deleting_everything(client: Client) -> None:
     client.pps.DeleteAll(Empty())
     assert ask(client, "ListPipeline", pps_pb2.ListPipelineRequest()) == []
     assert not client.pps.ListSecret(Empty()).secret_info
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (
+            {"outputBranch": "a b"},
+            "output branch: name (a b) invalid: only alphanumeric characters, underscores, and dashes ",
+        ),
+        ({"input": glob("numbers", branch="a b")}, "output branch: name (a b) invalid: only alphanumeric characters, "),
+        (
+            {"input": glob("numbers", trigger={"branch": "master", "cronSpec": "x"})},
+            "trigger branch: invalid trigger cron spec: Expected exactly 5 fields, found 1: x",
+        ),
+    ],
+)
+def test_branches_that_cannot_be_made(client: Client, more: dict[str, Any], words: str) -> None:
+    text = json.dumps(spec_of(**more))
+    code, told = refused(client, "CreatePipelineV2", pps_pb2.CreatePipelineV2Request(create_pipeline_request_json=text))
+    assert code == UNKNOWN and told.startswith(f"could not create/update {words}")
