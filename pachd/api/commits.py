@@ -29,11 +29,15 @@ class Commits:
             commit = required_commit(request)
         except PachError as err:
             raise err.wrapped("check new file commit") from err
+        if _is_file_set(commit):
+            raise NotFound("finishing commit: commit (int_id=0, commit_id=) not found")
         commits.finish_commit(txn, commit, request.description, request.error, request.force)
 
     @write()
     def ClearCommit(self, txn: Txn, request: pfs_pb2.ClearCommitRequest, call: Call) -> None:
-        commits.clear_commit(txn, required_commit(request))
+        commit = required_commit(request)
+        if not _is_file_set(commit):  # nothing was ever written into that
+            commits.clear_commit(txn, commit)
 
     @write()
     def ForgetCommit(self, txn: Txn, request: pfs_pb2.ForgetCommitRequest, call: Call) -> Any:
@@ -194,9 +198,14 @@ async def _reach(call: Call, commit: pfs_pb2.Commit, wait: int, known: bool = Fa
         await call.context.newer(version)
 
 
+def _is_file_set(commit: pfs_pb2.Commit) -> bool:
+    """Whether a file set is meant, which can be read as a commit, and nothing else."""
+    return commit.repo.name == temporary.REPO and bool(commit.id or commit.branch.name)
+
+
 def _inspect(snapshot: Snapshot, commit: pfs_pb2.Commit, wait: int) -> tuple[pfs_pb2.CommitInfo, bool]:
     """Return a commit, and whether it has got as far as `wait`."""
-    if commit.repo.name == temporary.REPO and (commit.id or commit.branch.name):  # a file set is read as a commit
+    if _is_file_set(commit):
         virtual = pfs_pb2.CommitInfo(commit=commit, description="FileSet - Virtual Commit")
         virtual.finished.SetInParent()
         return virtual, True
@@ -235,7 +244,11 @@ def _picked(txn: Snapshot, request: Any) -> refs.CommitRow:
         raise PachError("pick commit tx: cannot pick nil commit")
     if not request.commit.HasField("repo"):
         raise PachError("pick commit tx: cannot pick commit with no repo")
-    if not request.commit.repo.project.name and request.commit.repo.name != temporary.REPO:
+    if _is_file_set(request.commit):
+        repo = repo_key(request.commit.repo)
+        told = f"{refs.missing_repo(txn, repo)}\ncommit (int_id=0, commit_id={repo.key}@{request.commit.id}) not found"
+        raise NotFound(f"get commit by commit key: {told}")
+    if not request.commit.repo.project.name:
         picking = "picking repo" if refs.is_id(request.commit.id) else "picking branch: picking repo"
         raise PachError(f"pick commit tx: picking commit: {picking}: project picker cannot be nil")
     return refs.resolve_commit(txn, normal_commit(request.commit))

@@ -34,6 +34,8 @@ class FileSets:
     @write()
     def GetFileSet(self, txn: Txn, request: pfs_pb2.GetFileSetRequest, call: Call) -> Any:
         commit = required_commit(request)
+        if commit.repo.name == temporary.REPO and (commit.id or commit.branch.name):
+            raise PachError("get file set: the commit is forgotten")
         try:
             diff = request.type == pfs_pb2.GetFileSetRequest.DIFF
             file_set = temporary.of_commit(txn, refs.resolve_commit(txn, commit), diff)

@@ -240,6 +240,31 @@ def test_a_file_set_is_named_by_its_token_in_any_spelling(client: Client) -> Non
         assert len(shards.shards) == 1
 
 
+@pytest.mark.parametrize(
+    ("rpc", "status", "words"),
+    [
+        ("InspectCommit", OK, 1),
+        ("ClearCommit", OK, 1),
+        ("FinishCommit", NOT_FOUND, "finishing commit: commit (int_id=0, commit_id=) not found"),
+        ("GetFileSet", UNKNOWN, "get file set: the commit is forgotten"),
+        *(
+            (
+                rpc,
+                NOT_FOUND,
+                "get commit by commit key: repo (id=0, project=default, name=__filesets__, type=user) not found\n"
+                f"commit (int_id=0, commit_id=default/__filesets__.user@{NO_TOKEN}) not found",
+            )
+            for rpc in ("SquashCommit", "DropCommit")
+        ),
+    ],
+)
+def test_a_file_set_is_no_commit_that_anything_can_be_done_with(
+    client: Client, rpc: str, status: Status, words: str | int
+) -> None:
+    code, found = ask(client, rpc, {"commit": {"repo": repo("__filesets__"), "id": NO_TOKEN}})
+    assert (code, found if isinstance(words, str) else len(found)) == (status, words)
+
+
 def test_the_whole_repo_goes_with_its_system_repos(client: Client) -> None:
     assert ask(client, "CreateProject", {"project": {"name": "other"}})[0] is OK
     for type in ("user", "meta"):
