@@ -53,12 +53,17 @@ def canonical(value: Any, descriptor: Any, where: str = "") -> Any:
         path = f"{where}.{name}" if where else name
         if field is None:
             raise InvalidArgument(f'unknown field "{path}" in {descriptor.full_name}')
+        if field.json_name in result:
+            raise InvalidArgument(f'duplicate field "{name}"')
         result[field.json_name] = _canonical_field(item, field, path)
     return result
 
 
 def _canonical_field(item: Any, field: Any, path: str) -> Any:
     message = field.message_type
+    if field.enum_type is not None:
+        names = field.enum_type.values_by_number
+        return [_enum(one, names) for one in item] if isinstance(item, list) else _enum(item, names)
     if message is None or message.full_name in _PLAIN or item is None:
         return item
     if message.GetOptions().map_entry:
@@ -68,6 +73,20 @@ def _canonical_field(item: Any, field: Any, path: str) -> Any:
             raise InvalidArgument(f"{path}: expected a list, found {json.dumps(item)[:60]}")
         return [canonical(one, message, f"{path}[{i}]") for i, one in enumerate(item)]
     return canonical(item, message, path)
+
+
+def _enum(item: Any, names: Any) -> Any:
+    """The name of a number that has one."""
+    return names[item].name if isinstance(item, int) and item in names else item
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise InvalidArgument(f'duplicate field "{key}"')
+        found[key] = value
+    return found
 
 
 def merge(base: Any, patch: Any) -> Any:
@@ -86,7 +105,7 @@ def merge(base: Any, patch: Any) -> Any:
 def parse_json(text: str) -> dict[str, Any]:
     """One JSON object from ``text``; InvalidArgument says where it is malformed."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         rest = text[error.pos :].lstrip()
         if text.strip() and not rest:
@@ -119,14 +138,14 @@ def parse_user(text: str) -> dict[str, Any]:
 
 
 def _placed(text: str, told: str) -> str:
-    """An error with the line and column of the field that is unknown."""
-    unknown = re.match(r'unknown field "(?:[^"]*\.)?([^".]+)"', told)
-    found = unknown and re.search(rf'"{re.escape(unknown[1])}"\s*:', text)
-    if not unknown or not found:
+    """An error with the line and column of the field that is unknown, or there again."""
+    wrong = re.match(r'(unknown|duplicate) field "(?:[^"]*\.)?([^".]+)"', told)
+    found = list(re.finditer(rf'"{re.escape(wrong[2])}"\s*:', text)) if wrong else []
+    if not wrong or not found:
         return told
-    before = text[: found.start()]
-    column = found.start() - before.rfind("\n")
-    return f'(line {before.count(chr(10)) + 1}:{column}): unknown field "{unknown[1]}"'
+    start = found[0 if wrong[1] == "unknown" else -1].start()
+    before = text[:start]
+    return f'(line {before.count(chr(10)) + 1}:{start - before.rfind(chr(10))}): {wrong[1]} field "{wrong[2]}"'
 
 
 def effective(user: dict[str, Any], *defaults: dict[str, Any]) -> tuple[pps_pb2.CreatePipelineRequest, str]:

@@ -1,5 +1,6 @@
 """Inputs and datums: the algebra, against IDs that a real Pachyderm computed."""
 
+import json
 import re
 
 import pytest
@@ -107,6 +108,11 @@ def test_unknown_fields_are_named():
         spec.effective({"pipeline": {"name": "p"}, "transform": {"comand": ["true"]}})
     with pytest.raises(PachError, match=r'unknown field "bogus"'):
         spec.effective({"pipeline": {"name": "p"}, "bogus": 1})
+
+
+def test_numbers_of_enums_are_shown_as_names():
+    text = spec.effective({"tolerations": [{"key": "a", "operator": 1}, {"key": "b", "operator": "EQUAL"}]})[1]
+    assert [each["operator"] for each in json.loads(text)["tolerations"]] == ["EXISTS", "EQUAL"]
 
 
 def test_a_users_value_wins_and_null_deletes():

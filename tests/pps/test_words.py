@@ -205,6 +205,8 @@ PARSING = "could not make effective spec: could not parse {} as Create Pipeline 
         ("{", INVALID, PARSING + "unexpected EOF"),
         ("[]", INVALID, PARSING + "syntax error (line 1:1): unexpected token ["),
         ('{"nonsense":1}', INVALID, PARSING + '(line 1:2): unknown field "nonsense"'),
+        ('{"salt":"a",\n"salt":"b"}', INVALID, PARSING + '(line 2:1): duplicate field "salt"'),
+        ('{"datumTries":1, "datum_tries":2}', INVALID, PARSING + '(line 1:18): duplicate field "datum_tries"'),
         ('{\n "transform": {\n  "x": 1}}', INVALID, PARSING + '(line 3:3): unknown field "x"'),
         (
             json.dumps({"pipeline": {"name": "odd", "project": {"name": "nowhere"}}}),
