@@ -4,7 +4,7 @@ import json
 import time
 
 from pachd.client import Client
-from pachd.proto import auth_pb2, pfs_pb2, pps_pb2
+from pachd.proto import auth_pb2, pfs_pb2, pps_pb2, transaction_pb2
 from tests.auth.conftest import Guarded
 from tests.auth.helpers import create, file, pipeline, put, refused
 
@@ -68,3 +68,29 @@ def test_pipelines_run_and_are_guarded(guarded: Guarded) -> None:
 
     ann.pps.DeletePipeline(pps_pb2.DeletePipelineRequest(pipeline=named))
     assert me not in binding("scans") and binding("copy") == {}
+
+
+def test_defaults_tell_who_set_them(guarded: Guarded) -> None:
+    eve = guarded.robot("eve")
+    for client, name in ((guarded.root, "of-root"), (eve, "of-eve")):
+        project = pfs_pb2.Project(name=name)
+        client.pfs.CreateProject(pfs_pb2.CreateProjectRequest(project=project))
+        ask = pps_pb2.GetProjectDefaultsRequest(project=project)
+        assert client.pps.GetProjectDefaults(ask).created_by == ""
+        text = '{"createPipelineRequest": {"autoscaling": true}}'
+        client.pps.SetProjectDefaults(pps_pb2.SetProjectDefaultsRequest(project=project, project_defaults_json=text))
+        assert client.pps.GetProjectDefaults(ask).created_by == {"of-root": "pach:root", "of-eve": "robot:eve"}[name]
+
+
+def test_a_transaction_cannot_make_what_its_text_does_not_say(guarded: Guarded) -> None:
+    """What is made is the request itself, so that is what rights are asked for."""
+    create(guarded.root, "vault")
+    ivy = guarded.robot("ivy")
+    request = pipeline("thief", "vault")
+    request.pipeline.project.name = "default"
+    for dry_run in (False, True):
+        request.dry_run = dry_run
+        made = pps_pb2.CreatePipelineTransaction(create_pipeline_request=request, user_json="{}", effective_json="{}")
+        batch = transaction_pb2.BatchTransactionRequest()
+        batch.requests.add().create_pipeline_v2.CopyFrom(made)
+        refused(lambda: ivy.transaction.BatchTransaction(batch), "REPO_READ", on="REPO default/vault")  # noqa: B023
