@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from pachd.auth import owners
 from pachd.errors import Internal, NotFound, PachError
-from pachd.pfs import propagate, refs, triggers
+from pachd.pfs import hooks, propagate, refs, triggers
 from pachd.proto import pfs_pb2
 from pachd.store import Snapshot, Txn
 from pachd.types import Branch, Commit, Repo
@@ -267,7 +267,9 @@ def delete_branch(txn: Txn, branch: Branch, force: bool = False) -> None:
         raise NotFound(f'get branch "{_dotted(branch)}": {told}branch (id=0, branch={branch}) not found')
     pk = found["pk"]
     sources = [refs.branch_of(txn, row["source_pk"]) for row in _sources(txn, pk)]
-    if branch.repo.type != "spec" and any(source.repo.type == "spec" for source in sources):
+    has_pipeline = hooks.of(txn).has_pipeline
+    written = branch.repo.type != "spec" and any(source.repo.type == "spec" for source in sources)
+    if written and has_pipeline is not None and has_pipeline(txn, branch.repo):
         raise PachError(
             f'branch "{branch}" cannot be deleted because a pipeline writes to it - delete the pipeline instead'
         )
