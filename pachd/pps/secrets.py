@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pachd.errors import NotFound, PachError
+from pachd.pps import gojson
 from pachd.proto import pps_pb2
 from pachd.store import Snapshot, Txn
 
@@ -31,40 +31,26 @@ def create_secret(txn: Txn, document: bytes) -> None:
         raise PachError(f'failed to create secret: Secret "" is invalid: {told}')
     if txn.db.execute("SELECT 1 FROM pps_secrets WHERE name=?", (name,)).fetchone():
         raise PachError(f'failed to create secret: secrets "{name}" already exists')
-    txn.db.execute(
-        "INSERT INTO pps_secrets VALUES (?,?,?,?)", (name, type, txn.now, json.dumps(data))
-    )
+    txn.db.execute("INSERT INTO pps_secrets VALUES (?,?,?,?)", (name, type, txn.now, json.dumps(data)))
 
 
 def _parse(document: bytes) -> tuple[str, str, str, dict[str, str]]:
     """Name, label `suite`, type and data (base64) of a Secret document. Raises ValueError with what is wrong."""
-    if not document.strip():
-        raise ValueError("unexpected end of JSON input")
-    value = json.loads(document)
-    if not isinstance(value, dict):
-        raise ValueError("a secret is a JSON object")
-    metadata = _object(value, "metadata")
-    name, suite = metadata.get("name") or "", _object(metadata, "labels").get("suite") or ""
-    for text, of in ((name, "metadata.name"), (suite, "metadata.labels"), (value.get("type") or "", "type")):
-        if not isinstance(text, str):
-            raise ValueError(f"{of} is no text")
+    value = gojson.field(gojson.loads(document), "value", dict, "v1.Secret")
+    metadata = gojson.field(value.get("metadata"), "struct field Secret.metadata", dict, "v1.ObjectMeta")
+    labels = gojson.field(metadata.get("labels"), "struct field ObjectMeta.metadata.labels", dict, "map[string]string")
+    name = gojson.field(metadata.get("name"), "struct field ObjectMeta.metadata.name", str, "string")
+    suite = gojson.field(labels.get("suite"), "struct field ObjectMeta.metadata.labels", str, "string")
+    type = gojson.field(value.get("type"), "struct field Secret.type", str, "v1.SecretType")
     data: dict[str, str] = {}
-    for key, text in _object(value, "data").items():
-        try:
-            base64.b64decode(text, validate=True)
-        except (binascii.Error, TypeError, ValueError):
-            raise ValueError(f'illegal base64 data in the value of "{key}"') from None
-        data[key] = text
-    for key, text in _object(value, "stringData").items():
-        data[key] = base64.b64encode(str(text).encode()).decode()
-    return name, suite, value.get("type") or "", data
-
-
-def _object(value: dict[str, Any], key: str) -> dict[str, Any]:
-    found = value.get(key) or {}
-    if not isinstance(found, dict):
-        raise ValueError(f"{key} is no JSON object")
-    return found
+    for key, text in gojson.field(value.get("data"), "struct field Secret.data", dict, "map[string][]uint8").items():
+        coded = gojson.field(text, "struct field Secret.data", str, "[]uint8")
+        data[key] = base64.b64encode(gojson.unbase64(coded)).decode()
+    texts = gojson.field(value.get("stringData"), "struct field Secret.stringData", dict, "map[string]string")
+    for key, text in texts.items():
+        plain = gojson.field(text, "struct field Secret.stringData", str, "string")
+        data[key] = base64.b64encode(plain.encode()).decode()
+    return name, suite, type, data
 
 
 def _info(row: Any) -> pps_pb2.SecretInfo:

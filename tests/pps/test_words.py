@@ -271,11 +271,21 @@ def test_requests_of_a_transaction(client: Client) -> None:
     [
         (b"", "failed to unmarshal secret: unexpected end of JSON input"),
         (b'{"metadata":{"name":"a","labels":{"suite":"x"}}}', "invalid suite label set on secret: suite=x"),
-        (b'{"metadata":5}', "failed to unmarshal secret: metadata is no JSON object"),
+        (b"{", "failed to unmarshal secret: unexpected end of JSON input"),
+        (b'{"a": "b', "failed to unmarshal secret: unexpected end of JSON input"),
+        (b"x", "failed to unmarshal secret: invalid character 'x' looking for beginning of value"),
+        (b"{x", "failed to unmarshal secret: invalid character 'x' looking for beginning of object key string"),
+        (b'{"a" 1}', "failed to unmarshal secret: invalid character '1' after object key"),
+        (b"{} {}", "failed to unmarshal secret: invalid character '{' after top-level value"),
+        (b"[]", "failed to unmarshal secret: json: cannot unmarshal array into Go value of type v1.Secret"),
         (
-            b'{"metadata":{"name":"a"},"data":{"k":"%"}}',
-            'failed to unmarshal secret: illegal base64 data in the value of "k"',
+            b'{"metadata":5}',
+            "failed to unmarshal secret: json: cannot unmarshal number into Go struct field Secret.metadata of type "
+            "v1.ObjectMeta",
         ),
+        (b'{"data":{"k":"a%bc"}}', "failed to unmarshal secret: illegal base64 data at input byte 1"),
+        (b'{"data":{"k":"abcde"}}', "failed to unmarshal secret: illegal base64 data at input byte 4"),
+        (b'{"data":{"k":"a==="}}', "failed to unmarshal secret: illegal base64 data at input byte 1"),
         (
             b"{}",
             'failed to create secret: Secret "" is invalid: metadata.name: Required value: '
