@@ -333,3 +333,18 @@ def test_repos_of_a_pipeline_are_not_deleted(store: Store) -> None:
             delete(txn, repo)
     with store.read() as txn:
         assert len(repos.list_repos(txn)) == 3
+
+
+def test_the_output_branch_of_a_pipeline_is_not_deleted(store: Store) -> None:
+    out, spec = (Repo("default", "p", type) for type in ("user", "spec"))
+    make(store, out, spec)
+    for has_pipeline in (False, True):
+        hooks.connect(store, hooks.Hooks(has_pipeline=lambda _txn, _repo, has=has_pipeline: has))
+        with writing(store) as txn:
+            branches.create_branch(txn, master(out), provenance=[master(spec)])
+        if has_pipeline:
+            with pytest.raises(PachError, match="a pipeline writes to it"), writing(store) as txn:
+                branches.delete_branch(txn, master(out), force=True)
+        else:
+            with writing(store) as txn:
+                branches.delete_branch(txn, master(out))
