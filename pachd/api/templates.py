@@ -6,8 +6,8 @@ import sys
 
 from google.protobuf import json_format
 
-from pachd.errors import PachError
-from pachd.pps import spec
+from pachd.errors import InvalidArgument, PachError
+from pachd.pps import gojson, spec
 from pachd.proto import pps_pb2
 
 SECONDS = 15.0  # that a template may take
@@ -58,10 +58,16 @@ def _response(text: str) -> pps_pb2.RenderTemplateResponse:
     if not isinstance(value, dict | list):
         raise PachError(f"not a json object or list: {text}")
     response = pps_pb2.RenderTemplateResponse(json=text)
-    for one in value if isinstance(value, list) else [value]:
-        canonical = spec.canonical(one, pps_pb2.CreatePipelineRequest.DESCRIPTOR)
-        try:
-            json_format.ParseDict(canonical, response.specs.add())
-        except json_format.ParseError as error:
-            raise PachError(f"the template's result is no pipeline spec: {error}") from None
+    if isinstance(value, list):  # which Pachyderm reads with less care
+        for one in value:
+            try:
+                found = gojson.field(one, "value", dict, "pps.CreatePipelineRequest")
+                json_format.ParseDict(found, response.specs.add(), ignore_unknown_fields=True)
+            except (ValueError, json_format.ParseError) as error:
+                raise PachError(str(error)) from None
+        return response
+    try:
+        json_format.ParseDict(spec.canonical(value, pps_pb2.CreatePipelineRequest.DESCRIPTOR), response.specs.add())
+    except (InvalidArgument, json_format.ParseError) as error:
+        raise PachError(f"proto: {spec.placed(text, str(error))}") from None
     return response

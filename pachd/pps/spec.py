@@ -133,11 +133,11 @@ def parse_user(text: str) -> dict[str, Any]:
     except (RecursionError, json_format.ParseError, InvalidArgument) as error:
         shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"  # the reason comes after it
         told = f"could not parse {shown} as Create Pipeline Request message"
-        raise InvalidArgument(f"{told}: proto: {_placed(text, str(error))}") from None
+        raise InvalidArgument(f"{told}: proto: {placed(text, str(error))}") from None
     return user
 
 
-def _placed(text: str, told: str) -> str:
+def placed(text: str, told: str) -> str:
     """An error with the line and column of the field that is unknown, or there again."""
     wrong = re.match(r'(unknown|duplicate) field "(?:[^"]*\.)?([^".]+)"', told)
     found = list(re.finditer(rf'"{re.escape(wrong[2])}"\s*:', text)) if wrong else []

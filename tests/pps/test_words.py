@@ -358,3 +358,16 @@ def test_branches_that_cannot_be_made(client: Client, more: dict[str, Any], word
     text = json.dumps(spec_of(**more))
     code, told = refused(client, "CreatePipelineV2", pps_pb2.CreatePipelineV2Request(create_pipeline_request_json=text))
     assert code == UNKNOWN and told.startswith(f"could not create/update {words}")
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("", "template err: main:1:1 Unexpected end of file\n\n\n\n"),
+        ("5", "not a json object or list: 5\n"),
+        ("{nonsense: 1}", 'proto: (line 2:4): unknown field "nonsense"'),
+        ("[5]", "json: cannot unmarshal number into Go value of type pps.CreatePipelineRequest"),
+    ],
+)
+def test_templates_of_nothing(client: Client, template: str, words: str) -> None:
+    assert refused(client, "RenderTemplate", pps_pb2.RenderTemplateRequest(template=template)) == (UNKNOWN, words)
