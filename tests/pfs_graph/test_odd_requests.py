@@ -233,9 +233,9 @@ def test_a_file_set_is_named_by_its_token_in_any_spelling(client: Client) -> Non
     for name in (token, f"{token}.", f"{token}.zz", token.upper(), f"{token[:8]}-{token[8:]}"):
         listing = {"file": {"commit": {"repo": repo("__filesets__"), "id": name}, "path": "/a"}}
         assert [info.file.path for info in ask(client, "ListFile", listing)[1]] == ["/a/1", "/a/2"]
-        assert ask(client, "RenewFileSet", {"file_set_id": name, "ttl_seconds": 60})[0] is OK
+        assert ask(client, "RenewFileSet", {"file_set_id": name, "ttl_seconds": 1800})[0] is OK
         _, [composed] = ask(client, "ComposeFileSet", {"file_set_ids": [name]})
-        assert ask(client, "RenewFileSet", {"file_set_id": composed.file_set_id, "ttl_seconds": 60})[0] is OK
+        assert ask(client, "RenewFileSet", {"file_set_id": composed.file_set_id, "ttl_seconds": 1800})[0] is OK
         _, [shards] = ask(client, "ShardFileSet", {"file_set_id": name, "num_files": -1})
         assert len(shards.shards) == 1
 
