@@ -14,6 +14,7 @@ from pachd.errors import DeadlineExceeded, PachError
 
 _CREATING = "error creating message filter function"
 SECONDS = 10.0  # that a filter may take for one message
+START = 60.0  # seconds that its process may take to start, on a busy machine
 _STATE = re.compile(r'\.state\s*==\s*"(\w+)"')
 _SIMPLE = re.compile(r'\s*\.state\s*==\s*"\w+"(\s+or\s+\.state\s*==\s*"\w+")*\s*')
 
@@ -49,7 +50,7 @@ class Filter:
                 stdout=subprocess.PIPE,
             )
             try:
-                self._answer()
+                self._answer(START)
             except PachError as error:
                 self.__exit__()
                 raise error.wrapped(_CREATING) from None
@@ -85,13 +86,13 @@ class Filter:
         except OSError:
             pass  # what it said last tells why it ended
         try:
-            return self._answer()
+            return self._answer(SECONDS)
         except PachError as error:
             raise error.wrapped(f"error filtering {self._of}") from None
 
-    def _answer(self) -> bool:
+    def _answer(self, seconds: float) -> bool:
         assert self._process is not None and self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], SECONDS)[0]:
+        if not select.select([self._process.stdout], [], [], seconds)[0]:
             raise DeadlineExceeded("error applying jq filter on proto message: context deadline exceeded")
         line = self._process.stdout.readline().decode(errors="replace").strip()
         if line not in ("true", "false"):
