@@ -62,7 +62,8 @@ class RemoteWorker:
 
     def work(self, todo: Todo) -> None:
         """Have datums processed until there are none. Raises what `Worker.work` does, NotReady if the process died."""
-        command = [sys.executable, "-m", "pachd.pps.apart", str(self._there.fileno())]
+        flags = ["-E"] if sys.flags.ignore_environment else []  # the packages must be those of this process
+        command = [sys.executable, *flags, "-m", "pachd.pps.apart", str(self._there.fileno())]
         try:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, pass_fds=[self._there.fileno()], start_new_session=True
