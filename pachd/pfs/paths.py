@@ -71,8 +71,3 @@ def parents(path: str) -> list[str]:
         found.append(path[: at + 1])
         at = path.find("/", at + 1)
     return found
-
-
-def is_below(path: str, directory: str) -> bool:
-    """Is a canonical path inside `directory` (canonical, with or without its slash)?"""
-    return path.startswith(as_dir(directory))

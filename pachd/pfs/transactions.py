@@ -176,6 +176,8 @@ def batch(txn: Txn, requests: list[transaction_pb2.TransactionRequest]) -> trans
         pipeline = request.create_pipeline_v2
         if request.HasField("create_pipeline_v2") and not pipeline.HasField("create_pipeline_request"):
             raise PachError("run pre-transaction operations: nil CreatePipelineRequest in CreatePipelineTransaction")
+        if pipeline.created_by:  # it is the caller, whatever the request says
+            pipeline.ClearField("created_by")
     info = transaction_pb2.TransactionInfo(requests=requests, started=refs.timestamp(txn.now))
     info.transaction.id = uuid.uuid4().hex
     info.responses.extend(_execute(txn, info))

@@ -94,3 +94,17 @@ def test_a_transaction_cannot_make_what_its_text_does_not_say(guarded: Guarded) 
         batch = transaction_pb2.BatchTransactionRequest()
         batch.requests.add().create_pipeline_v2.CopyFrom(made)
         refused(lambda: ivy.transaction.BatchTransaction(batch), "REPO_READ", on="REPO default/vault")  # noqa: B023
+
+
+def test_who_makes_a_pipeline_in_a_batch_is_who_calls(guarded: Guarded) -> None:
+    create(guarded.root, "forms")
+    jan = guarded.robot("jan")
+    guarded.bind("robot:jan", "repoReader", repo="default/forms")
+    batch = transaction_pb2.BatchTransactionRequest()
+    made = batch.requests.add().create_pipeline_v2
+    made.create_pipeline_request.CopyFrom(pipeline("signed", "forms"))
+    made.created_by = "pach:root"
+    jan.transaction.BatchTransaction(batch)
+    named = pps_pb2.Pipeline(name="signed", project=pfs_pb2.Project(name="default"))
+    about = jan.pps.InspectPipeline(pps_pb2.InspectPipelineRequest(pipeline=named, details=True))
+    assert about.details.created_by == "robot:jan"
